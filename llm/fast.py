@@ -1,0 +1,85 @@
+"""Faster ways to the values of `llm.model`, for processors that multiply bf16 matrices in hardware.
+
+model.py says what is computed; this file computes the same with fewer passes over memory. Tests hold the two together.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+@lru_cache(maxsize=8)
+def _mask(T: int, group: int, dtype: torch.dtype) -> Tensor:
+    """(group * T, T): 0 where a token may look, -inf where not, once for each head that shares a key."""
+    return torch.full((T, T), -torch.inf, dtype=dtype).triu(1).repeat(group, 1)
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T + mask) v. q (B, H, T, D), k and v (B, K, T, D) -> (B, H, T, D).
+
+    Scaling and mask happen inside the matrix product, and the heads that share a key are rows of one product.
+    """
+    B, H, T, D = q.shape
+    K = k.shape[1]
+    rows = q.reshape(B * K, H // K * T, D)
+    mask = _mask(T, H // K, q.dtype)
+    scores = torch.baddbmm(mask, rows, k.reshape(B * K, T, D).transpose(1, 2), alpha=scale)
+    weights = torch.softmax(scores, dim=-1, dtype=q.dtype)
+    return torch.bmm(weights, v.reshape(B * K, T, D)).view(B, H, T, D)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """x / rms(x) * weight with its gradient written out: d = (g w - n mean(g w n)) / rms, with n = x / rms."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        inverse = mean_square.add_(eps).rsqrt_()
+        normed = x * inverse
+        ctx.save_for_backward(normed, inverse, weight)
+        return normed * weight
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        normed, inverse, weight = ctx.saved_tensors
+        product = gradient * normed
+        share = (product @ weight / -len(weight)).unsqueeze(-1)
+        through = (gradient * weight).addcmul_(normed, share).mul_(inverse)
+        return through, product.flatten(0, -2).sum(0), None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm of the last dimension. x (..., C), weight (C,) -> (..., C)."""
+    return _RMSNorm.apply(x, weight, eps)
+
+
+class _Rotate(torch.autograd.Function):
+    """The pairs (x_i, x_{i + R/2}) of the first R numbers turned by their angle; the gradient is turned back."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(gradient, cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = cos.shape[-1]
+    first, second = x[..., :half], x[..., half : 2 * half]
+    turned = torch.empty_like(x)
+    torch.mul(first, cos, out=turned[..., :half]).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=turned[..., half : 2 * half]).addcmul_(first, sin)
+    turned[..., 2 * half :] = x[..., 2 * half :]
+    return turned
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """RoPE. x (B, H, T, D), angles (B or 1, T, R/2) in radians -> (B, H, T, D)."""
+    return _Rotate.apply(x, angles.cos()[:, None].to(x.dtype), angles.sin()[:, None].to(x.dtype))

@@ -1,0 +1,301 @@
+"""A run is a directory: what to do (config.json), what happened (events.jsonl) and what is needed to go on (checkpoint/).
+
+Every kind of long work is one. The status is read from what lies on the disk and never stored, so a run can be
+followed, stopped and resumed by any process, and outlives all of them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm import paths
+
+VERSION = 1
+Event = dict[str, Any]  # {"kind": ..., "time": seconds since 1970, ...}; every number finite or None
+
+STATUS = {  # what a person reads
+    "waiting": "waits for its turn",
+    "running": "running",
+    "finished": "finished",
+    "stopped": "stopped",
+    "failed": "failed",
+    "crashed": "broken off",
+}
+ENDED = ("finished", "stopped", "failed", "crashed")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One directory under `paths.runs()`; its name is the run's id."""
+
+    path: Path
+
+    # --- making and finding -------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, kind: str, config: dict[str, Any], owner: str = "", name: str = "") -> Run:
+        """A new run that waits for its turn. It appears whole: two creations of one name cannot mix.
+
+        Raises ValueError when the name is unsafe or taken.
+        """
+        name = paths.checked_name(name or new_name(str(config.get("dataset") or kind)), "run name")
+        meta = {"version": VERSION, "kind": kind, "owner": owner, "created": time.time()}
+        building = paths.runs() / f".new-{secrets.token_hex(8)}"
+        building.mkdir()
+        try:
+            (building / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            (building / "meta.json").write_text(json.dumps(meta) + "\n", encoding="utf-8")
+            (building / "events.jsonl").touch()
+            try:
+                building.rename(paths.runs() / name)
+            except OSError:
+                raise ValueError(
+                    f"There is a run called {name!r} already: choose another name, or resume that one."
+                ) from None
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return cls(paths.runs() / name)
+
+    @classmethod
+    def open(cls, name: str) -> Run:
+        """The run of this id. Raises ValueError when there is none."""
+        run = cls(paths.runs() / paths.checked_name(name, "run"))
+        if not (run.path / "meta.json").is_file():
+            raise ValueError(f"There is no run called {name!r}.")
+        return run
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """kind, owner, created (seconds since 1970), version. Raises ValueError when damaged or of a later version."""
+        meta = _read_json(self.path / "meta.json")
+        if meta.get("version") != VERSION:
+            raise ValueError(
+                f"The run {self.name} is of version {meta.get('version')}; this lab reads {VERSION}."
+            )
+        return meta
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return _read_json(self.path / "config.json")
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the run keeps its model: a model directory, there after the first checkpoint."""
+        return self.path / "model"
+
+    # --- what happened ------------------------------------------------------------------------------------------
+
+    def append(self, kind: str, **values: Any) -> None:
+        """Add one line to the log, in one write. Numbers that are not finite are stored as null."""
+        event = {"kind": kind, "time": time.time(), **values}
+        line = json.dumps(_finite(event), allow_nan=False, ensure_ascii=False) + "\n"
+        with open(self.path / "events.jsonl", "ab+") as f:
+            f.seek(0, os.SEEK_END)
+            if f.tell():
+                f.seek(-1, os.SEEK_END)
+                if f.read(1) != b"\n":  # a writer was killed in the middle of its last line
+                    line = "\n" + line
+            f.write(line.encode())
+
+    def read(self, offset: int = 0) -> tuple[list[Event], int]:
+        """The events after byte `offset` and the offset to ask from next time. A half-written last line waits."""
+        with open(self.path / "events.jsonl", "rb") as f:
+            f.seek(offset)
+            data = f.read()
+        whole = data.rfind(b"\n") + 1
+        return [event for line in data[:whole].splitlines() if (event := _parsed(line))], offset + whole
+
+    def events(self) -> list[Event]:
+        """All that counts: steps that a resumed run repeated stand once, as they were done the last time."""
+        return effective(self.read()[0])
+
+    def last_event(self) -> Event | None:
+        """The newest whole line of the log, read from its end."""
+        with open(self.path / "events.jsonl", "rb") as f:
+            size = f.seek(0, os.SEEK_END)
+            for length in (4096, 262_144, size):
+                f.seek(max(0, size - length))
+                data = f.read()
+                lines = data[: data.rfind(b"\n") + 1].splitlines()
+                for line in reversed(lines if length >= size else lines[1:]):
+                    if event := _parsed(line):
+                        return event
+                if length >= size:
+                    return None
+        return None
+
+    # --- how it stands ------------------------------------------------------------------------------------------
+
+    @property
+    def lock_path(self) -> Path:
+        return self.path / "lock"
+
+    def locked(self) -> bool:
+        """Whether a process works on this run (it holds the lock as long as it lives, however it dies)."""
+        try:
+            descriptor = os.open(self.lock_path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+
+    def lock(self) -> int | None:
+        """Take the run for this process: an open descriptor that holds the lock, or None when another has it."""
+        descriptor = os.open(self.lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        for _ in range(20):  # a reader that only looks may hold it for a moment
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except BlockingIOError:
+                time.sleep(0.02)
+        os.close(descriptor)
+        return None
+
+    def status(self) -> str:
+        """waiting, running, finished, stopped, failed or crashed."""
+        last = self.last_event()
+        if last and last["kind"] == "end":
+            return last["reason"]
+        if self.locked():
+            return "running"
+        return "crashed" if last and last["kind"] != "queued" else "waiting"
+
+    def queued_at(self) -> float:
+        """Since when it waits."""
+        last = self.last_event()
+        return last["time"] if last else self.meta["created"]
+
+    # --- what a person may ask of it ----------------------------------------------------------------------------
+
+    @property
+    def stop_path(self) -> Path:
+        return self.path / "stop"
+
+    def request_stop(self) -> None:
+        """Ask the run to stop: it keeps its checkpoint and its model. A waiting one ends at once."""
+        self.stop_path.touch()
+        descriptor = self.lock() if self.status() == "waiting" else None
+        if descriptor is not None:
+            try:
+                if self.status() in ("waiting", "running"):  # we hold the lock ourselves now
+                    self.append("end", reason="stopped", step=0, message="Stopped before it began.")
+            finally:
+                os.close(descriptor)
+
+    def stop_requested(self) -> bool:
+        return self.stop_path.exists()
+
+    def request_resume(self) -> None:
+        """Put an ended run back into the queue. Raises ValueError while it waits, runs, or is finished."""
+        status = self.status()
+        if status not in ("stopped", "failed", "crashed"):
+            raise ValueError(
+                f"The run {self.name} is {STATUS[status]}: only one that ended early can be resumed."
+            )
+        self.stop_path.unlink(missing_ok=True)
+        self.append("queued")
+
+    def delete(self) -> None:
+        """Remove the run and its models for good. Raises ValueError while a process works on it."""
+        descriptor = self.lock()
+        if descriptor is None:
+            raise ValueError(f"The run {self.name} is still running: stop it first.")
+        try:
+            gone = self.path.with_name(f".gone-{secrets.token_hex(8)}")
+            self.path.rename(gone)
+            shutil.rmtree(gone)
+        finally:
+            os.close(descriptor)
+
+
+def all_runs(kind: str = "") -> list[Run]:
+    """Every run, newest first; those that cannot be read are left out."""
+    found = []
+    for path in paths.runs().iterdir():
+        if path.name.startswith("."):
+            continue
+        try:
+            meta = Run(path).meta
+        except ValueError:
+            continue
+        if not kind or meta["kind"] == kind:
+            found.append((meta["created"], path.name, Run(path)))
+    return [run for _, _, run in sorted(found, key=lambda row: row[:2], reverse=True)]
+
+
+def effective(events: Iterable[Event]) -> list[Event]:
+    """The events that count: a "resume" from step k takes back what was done after the checkpoint of step k.
+
+    The checkpoint is written between update k and the look at the model that may follow it.
+    """
+    kept: list[Event] = []
+    for event in events:
+        if event["kind"] == "resume":
+            kept = [e for e in kept if not taken_back(e, event["step"])]
+        kept.append(event)
+    return kept
+
+
+def taken_back(event: Event, step: int) -> bool:
+    """Whether a resume from `step` does this event again."""
+    if event["kind"] in ("evaluate", "sample"):
+        return event["step"] >= step
+    return event["kind"] == "end" or event.get("step", 0) > step
+
+
+def perplexity(loss: float | None) -> float | None:
+    """exp of a mean negative log-likelihood in nats; infinity above the largest float (about exp(709.78))."""
+    if loss is None or math.isnan(loss):
+        return None
+    return math.exp(loss) if loss < 709.7827 else math.inf
+
+
+def new_name(about: str) -> str:
+    """A name with the time in it, such as stories-1125-134210."""
+    stem = "".join(c if c.isalnum() else "-" for c in about.lower()).strip("-")[:40] or "run"
+    name = f"{stem}-{time.strftime('%m%d-%H%M%S')}"
+    return f"{name}-{secrets.token_hex(2)}" if (paths.runs() / name).exists() else name
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return value
+
+
+def _parsed(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ValueError(f"{path.parent.name}/{path.name} cannot be read: the run is damaged.") from None

@@ -1,0 +1,105 @@
+"""The shell in Chromium: tabs, address bar, theme, narrow screens, identity."""
+
+from __future__ import annotations
+
+import urllib.parse
+
+import app
+
+
+def query(page) -> dict[str, str]:
+    return dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(page.url).query))
+
+
+def selected(page) -> str:
+    return page.get_attribute("#lab-tabs > .tab-wrapper [role=tab][aria-selected=true]", "data-tab-id")
+
+
+def wait_selected(page, name: str) -> None:
+    page.wait_for_selector(f"#tab-{name}-button[aria-selected=true]")
+
+
+def test_every_tab_opens_from_its_link_and_by_click(new_page):
+    page = new_page()
+    page.goto("/")
+    wait_selected(page, next(iter(app.TABS)))
+    assert page.inner_text("h1") == "LLM Lab"
+    for name, (title, _) in app.TABS.items():
+        page.click(f"#tab-{name}-button")
+        wait_selected(page, name)
+        assert page.inner_text(f"#tab-{name}-button") == title
+        page.wait_for_selector(f"#tab-{name} .lab-intro", state="visible")
+        if name != next(iter(app.TABS)):
+            page.wait_for_function(f"new URLSearchParams(location.search).get('tab') === '{name}'")
+    page.goto("/?tab=train")
+    page.problems.clear()  # Gradio prints that leaving cut off its requests
+    wait_selected(page, "train")
+    page.wait_for_timeout(1500)  # late events of the first tab must not change it back
+    assert selected(page) == "train" and query(page)["tab"] == "train"
+
+
+def test_a_reload_brings_back_what_was_set(new_page):
+    page = new_page()
+    page.goto("/?tab=train")
+    wait_selected(page, "train")
+    steps = page.locator("#train-max_steps input")
+    steps.fill("77")
+    steps.blur()
+    page.wait_for_function("new URLSearchParams(location.search).get('train.max_steps') === '77'")
+    page.wait_for_function("document.querySelector('#train-start')?.innerText === 'Start training'")
+    page.wait_for_timeout(500)
+    page.reload()
+    wait_selected(page, "train")
+    page.problems.clear()  # Gradio prints that the reload cut off its requests
+    page.wait_for_function("document.querySelector('#train-max_steps input')?.value === '77'")
+    page.locator("#train-max_steps input").fill("1600")  # the default leaves the address bar
+    page.locator("#train-max_steps input").blur()
+    page.wait_for_function("!new URLSearchParams(location.search).has('train.max_steps')")
+
+
+def test_a_broken_link_opens_the_page_with_defaults(new_page):
+    page = new_page()
+    page.goto("/?tab=nowhere&train.max_steps=banana&train.run=..%2F..%2Fetc&train.schedule=%3Cscript%3E")
+    wait_selected(page, next(iter(app.TABS)))
+    page.click("#tab-train-button")
+    page.wait_for_selector("#train-max_steps input", state="visible")
+    assert page.input_value("#train-max_steps input") == "1600"
+
+
+def test_the_theme_switch_is_kept(new_page):
+    page = new_page()
+    page.goto("/?tab=train")
+    page.wait_for_selector("#lab-theme")
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.click("#lab-theme")
+    page.wait_for_function("document.body.classList.contains('dark')")
+    page.wait_for_function(f"{background} !== '{light}'")
+    page.wait_for_function("document.querySelector('#train-start')?.innerText === 'Start training'")
+    page.reload()
+    page.wait_for_function("document.body.classList.contains('dark')")
+    page.problems.clear()  # Gradio prints that the reload cut off its requests
+
+
+def test_a_narrow_screen_scrolls_only_down(new_page):
+    page = new_page(width=390)
+    page.goto("/?tab=train")
+    wait_selected(page, "train")
+    page.wait_for_selector("#train-start", state="visible")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    tabs = page.locator("#lab-tabs > .tab-wrapper [role=tab]")
+    tops = {round(tabs.nth(i).bounding_box()["y"]) for i in range(tabs.count())}
+    assert len(tops) == 1  # one row that scrolls sideways
+    page.click(f"#tab-{list(app.TABS)[-1]}-button")
+    wait_selected(page, list(app.TABS)[-1])
+
+
+def test_each_browser_has_an_identity_that_scripts_cannot_read(new_page):
+    page, other = new_page(), new_page()
+    for one in (page, other):
+        one.goto("/")
+    first, second = ({c["name"]: c for c in one.context.cookies()}["lab_owner"] for one in (page, other))
+    assert first["value"] != second["value"] and first["httpOnly"] and first["sameSite"] == "Lax"
+    assert "lab_owner" not in page.evaluate("document.cookie")
+    page.reload()
+    assert {c["name"]: c["value"] for c in page.context.cookies()}["lab_owner"] == first["value"]

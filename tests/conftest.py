@@ -1,0 +1,63 @@
+"""Every test stands alone: a home of its own, no network but this machine, one thread, no hub."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+
+import pytest
+
+# Before anything imports torch or a hub client; processes that a test starts inherit it.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    OMP_WAIT_POLICY="PASSIVE",
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    GRADIO_ANALYTICS_ENABLED="False",
+    TOKENIZERS_PARALLELISM="false",
+)
+for variable in ("SPACE_ID", "LLM_HOME"):
+    os.environ.pop(variable, None)
+
+_connect, _connect_ex = socket.socket.connect, socket.socket.connect_ex
+
+
+def _checked(own: socket.socket, address) -> None:
+    """Refuse every address that is not this machine's: a test that needs the network tests the network."""
+    if own.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    host = address[0]
+    try:
+        allowed = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        allowed = False
+    if not allowed:
+        raise OSError(f"A test tried to reach {host}: tests use nothing but this machine.")
+
+
+def _guarded_connect(own, address):
+    _checked(own, address)
+    return _connect(own, address)
+
+
+def _guarded_connect_ex(own, address):
+    _checked(own, address)
+    return _connect_ex(own, address)
+
+
+socket.socket.connect, socket.socket.connect_ex = _guarded_connect, _guarded_connect_ex
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """$LLM_HOME of this test alone: its runs, models, tokenizers, datasets and cache."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("LLM_HOME", str(folder))
+    return folder
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Browser tests come last: Playwright keeps an event loop running, in which `asyncio.run` of others would fail."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)

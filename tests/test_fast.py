@@ -1,0 +1,47 @@
+"""The fast ways give the values and the gradients of the plain ones."""
+
+import pytest
+import torch
+
+from llm import fast
+from llm.config import ModelConfig
+from llm.model import Attention, rope_angles, rope_rates, rotate
+
+EXACT = torch.double
+
+
+def some(*shape, seed=0):
+    return torch.randn(*shape, dtype=EXACT, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+
+def gradients(value, *inputs):
+    return torch.autograd.grad(
+        (value * torch.linspace(-1, 1, value.numel(), dtype=EXACT).view_as(value)).sum(), inputs
+    )
+
+
+@pytest.mark.parametrize("n_kv_head", [1, 2, 4])
+def test_attention_is_that_of_the_model(n_kv_head):
+    attention = Attention(ModelConfig(vocab_size=5, n_head=4, n_kv_head=n_kv_head, n_embd=24))
+    q, k, v = some(2, 4, 9, 6), some(2, n_kv_head, 9, 6, seed=1), some(2, n_kv_head, 9, 6, seed=2)
+    plain = attention.attend(q, k, v, torch.arange(9)[None])
+    quick = fast.causal_attention(q, k, v, 6**-0.5)
+    torch.testing.assert_close(quick, plain)
+    for a, b in zip(gradients(quick, q, k, v), gradients(plain, q, k, v)):
+        torch.testing.assert_close(a, b)
+
+
+def test_rms_norm_is_the_formula():
+    x, weight = some(3, 5, 8), some(8, seed=1)
+    plain = x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * weight
+    quick = fast.rms_norm(x, weight, 1e-5)
+    torch.testing.assert_close(quick, plain)
+    for a, b in zip(gradients(quick, x, weight), gradients(plain, x, weight)):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("size", [10, 4])  # all of a head, and a part of it
+def test_rotation_is_that_of_the_model(size):
+    x, angles = some(2, 3, 7, 10), rope_angles(torch.arange(7, dtype=EXACT)[None], rope_rates(size, 10_000.0))
+    torch.testing.assert_close(fast.rotate(x, angles), rotate(x, angles))
+    torch.testing.assert_close(*(gradients(turn(x, angles), x)[0] for turn in (fast.rotate, rotate)))

@@ -1,0 +1,1 @@
+"""The page: Gradio around `llm`. Nothing here does arithmetic on tensors."""

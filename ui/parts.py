@@ -1,0 +1,111 @@
+"""Pieces every tab uses: the introduction, a dropdown whose list changes, "Show the code", errors as plain sentences."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import inspect
+import logging
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ui.figures.base import escape
+
+log = logging.getLogger("llm-lab")
+
+
+class Choice(gr.Dropdown):
+    """A dropdown whose list changes with other widgets: what the browser holds reaches the handler as it is.
+
+    Gradio refuses a value that has left the list, also when the browser has not heard of the new list yet; here the
+    handler decides, as it does for every value that comes from outside.
+    """
+
+    is_template = True  # drawn as the dropdown that it is
+
+    def preprocess(self, payload: Any) -> Any:
+        """The value, or the list of values, that the browser holds."""
+        return payload
+
+
+def intro(look_at: str, try_this: str) -> gr.HTML:
+    """The top of a tab: one sentence on what to look at and one thing to try. Our own text, shown as text."""
+    return gr.HTML(
+        f"<p class='lab-intro'><span class='lab-intro-look'><b>Look</b> {escape(look_at)}</span>"
+        f"<span class='lab-intro-try'><b>Try</b> {escape(try_this)}</span></p>",
+        padding=False,
+    )
+
+
+def section(title: str, sentence: str = "") -> gr.HTML:
+    """A small heading inside a tab, with a sentence under it."""
+    below = f"<p>{escape(sentence)}</p>" if sentence else ""
+    return gr.HTML(f"<div class='lab-section'><h3>{escape(title)}</h3>{below}</div>", padding=False)
+
+
+def source(name: str) -> str:
+    """The text of "package.module:Class.method" as it stands in its file, read without importing the module."""
+    module, _, attributes = name.partition(":")
+    text = Path(importlib.util.find_spec(module).origin).read_text(encoding="utf-8")
+    node: Any = ast.parse(text)
+    for attribute in attributes.split("."):
+        node = next(child for child in node.body if getattr(child, "name", None) == attribute)
+    first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+    lines = text.splitlines()[first - 1 : node.end_lineno]
+    return "\n".join(line[node.col_offset :] for line in lines)
+
+
+def show_code(*names: str, label: str = "Show the code") -> gr.Accordion:
+    """A closed accordion with the source of the very functions that made the picture; read when it is opened.
+
+    Each is named as in "llm.model:Attention.attend".
+    """
+    with gr.Accordion(label, open=False, elem_classes="lab-code") as accordion:
+        code = gr.Code(language="python", interactive=False, show_label=False, max_lines=40, container=False)
+
+    def read() -> str:
+        return "\n\n\n".join(source(name) for name in names)
+
+    accordion.expand(read, None, code, api_visibility="private", queue=False, show_progress="hidden")
+    return accordion
+
+
+def plain_errors(fn: Callable) -> Callable:
+    """A handler whose ValueErrors are shown word for word, and whose other errors are logged and named by a number only.
+
+    Nothing is written to the outputs then, so that inputs survive. Works for functions and generators.
+    """
+
+    def as_sentence(error: Exception) -> gr.Error:
+        if isinstance(error, gr.Error):
+            return error
+        if isinstance(error, ValueError):
+            return gr.Error(escape(error), print_exception=False, duration=15)
+        number = secrets.token_hex(3)
+        log.error("error %s in %s", number, fn.__qualname__, exc_info=error)
+        sentence = f"Something went wrong in the lab. Nothing you entered is lost; its log names the cause as {number}."
+        return gr.Error(sentence, print_exception=False)
+
+    if inspect.isgeneratorfunction(fn):
+
+        @functools.wraps(fn)
+        def handler(*args, **kwargs):
+            try:
+                yield from fn(*args, **kwargs)
+            except Exception as error:  # the boundary to the browser
+                raise as_sentence(error) from None
+    else:
+
+        @functools.wraps(fn)
+        def handler(*args, **kwargs):
+            try:
+                return fn(*args, **kwargs)
+            except Exception as error:  # the boundary to the browser
+                raise as_sentence(error) from None
+
+    return handler

@@ -1,0 +1,78 @@
+"""Dropdowns of what is on the disk: models, encodings, datasets, runs. Names only; read again whenever the tab is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gradio as gr
+
+from llm import corpora, paths
+from ui.parts import Choice
+from ui.view import View
+
+FIRST_MODEL = "story-llama"  # what the page opens with
+
+
+def model_names() -> list[str]:
+    """Models that can be opened: made here, built in, those of runs, each with the steps it kept on its way."""
+    return paths.model_names(steps=True)
+
+
+def first_model() -> str:
+    """The model the page opens with, or "" where there is none."""
+    names = model_names()
+    return FIRST_MODEL if FIRST_MODEL in names else next(iter(names), "")
+
+
+def encoding_names() -> list[str]:
+    """Encodings: built-in, trained here, and those of models."""
+    from llm import tokenizer
+
+    return list(tokenizer.names())
+
+
+def picker(
+    view: View,
+    key: str,
+    names: Callable[[], list[str]],
+    label: str,
+    preferred: str | None = None,
+    info: str | None = None,
+    **options,
+) -> gr.Dropdown:
+    """A dropdown of `names()`, kept in the address bar as `key`, read again at load, on focus and when its tab is shown.
+
+    A name that has gone is replaced by `preferred` if that is there, else by the first.
+    """
+
+    def current(value: str | None) -> tuple[list[str], str | None]:
+        choices = names()
+        fallback = preferred if preferred in choices else next(iter(choices), None)
+        return choices, value if value in choices else fallback
+
+    def refreshed(value: str | None = None) -> dict:
+        choices, value = current(value)
+        return gr.update(choices=choices, value=value)
+
+    choices, value = current(None)
+    options = {"elem_id": f"{view.tab}-{key}", "interactive": True} | options
+    box = Choice(choices=choices, value=value, label=label, info=info, **options)
+    view.keep(key, box, restore=refreshed)
+    view.refresh(box, refreshed)
+    box.focus(refreshed, box, box, api_visibility="private", show_progress="hidden", queue=False)
+    return box
+
+
+def model_picker(view: View, key: str = "model", label: str = "Model", **options) -> gr.Dropdown:
+    """A dropdown of model directories."""
+    return picker(view, key, model_names, label, **({"preferred": FIRST_MODEL} | options))
+
+
+def encoding_picker(view: View, key: str = "encoding", label: str = "Encoding", **options) -> gr.Dropdown:
+    """A dropdown of encodings."""
+    return picker(view, key, encoding_names, label, **options)
+
+
+def dataset_picker(view: View, key: str = "dataset", label: str = "Dataset", **options) -> gr.Dropdown:
+    """A dropdown of texts."""
+    return picker(view, key, corpora.names, label, **options)
