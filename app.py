@@ -44,15 +44,27 @@ HEADER = f"""<header class="lab-header">
 </header>"""
 
 
+def chosen_tabs(names: str) -> dict[str, tuple]:
+    """The rows of TABS that `names` gives ("tokens playground"), in the page's order; all when it is empty.
+
+    A page of few tabs opens faster: the browser builds every widget of every tab before it shows the first.
+    Exits with the list of names when there is one it does not know.
+    """
+    wanted = names.replace(",", " ").split()
+    if unknown := [name for name in wanted if name not in TABS]:
+        raise SystemExit(f"LLM_TABS names {' '.join(unknown)}; the tabs are {' '.join(TABS)}.")
+    return {name: row for name, row in TABS.items() if not wanted or name in wanted}
+
+
 def build() -> gr.Blocks:
-    """The whole page as one gr.Blocks."""
+    """The page as one gr.Blocks: all tabs, or those that $LLM_TABS names."""
     with gr.Blocks(
         title="LLM Lab", analytics_enabled=False, fill_width=True, delete_cache=(3600, 24 * 3600)
     ) as page:
         gr.HTML(HEADER, padding=False, apply_default_css=False, js_on_load=None)
         views = []
         with gr.Tabs(elem_id="lab-tabs", overflow_behavior="wrap") as tabs:
-            for name, (title, module) in TABS.items():
+            for name, (title, module) in chosen_tabs(os.environ.get("LLM_TABS", "")).items():
                 with gr.Tab(title, id=name, elem_id=f"tab-{name}") as item:
                     view = View(name, item)
                     module.build(view)
@@ -78,7 +90,8 @@ def settings(host: str, port: int, hosted: bool = False) -> dict:
         "server_port": port,
         "theme": theme(),
         "css": css(),
-        "js": (UI / "js" / "shell.js").read_text(encoding="utf-8"),
+        # in the head, which runs before the first widget is made: the scripts of widgets use window.lab
+        "head": f"<script>({(UI / 'js' / 'shell.js').read_text(encoding='utf-8')})();</script>",
         "run_history": False,
         "ssr_mode": False,
         "footer_links": ["api"],

@@ -9,11 +9,12 @@ import stat
 import gradio as gr
 import pytest
 
-from ui import owner
+import app
+from ui import owner, pickers
 from ui.figures import base
 from ui.guard import BODY_LIMIT, Guard, allowed_hosts, host_name
 from ui.parts import plain_errors, source
-from ui.view import Kept, parse
+from ui.view import Kept, View, parse
 
 
 def ask(app, path="/", headers=(), body=b"", chunks=None):
@@ -161,6 +162,28 @@ def test_an_old_or_edited_link_leaves_the_default(kind, options, text):
     with pytest.raises(ValueError):
         parse(text, box)
     assert Kept("tab.key", box, None).update(text) == gr.skip()
+
+
+def test_a_picker_reads_the_disk_again_without_sending_a_valid_value_back():
+    names = ["fox", "owl"]
+    with gr.Blocks():
+        view = View("train", gr.Tab("Train"))
+        pickers.picker(view, "model", lambda: names, "Model", preferred="owl")
+    (kept,), ((_, reread),) = view.kept, view.refreshed
+    assert kept.update("fox")["value"] == "fox" and kept.update("bear")["value"] == "owl"
+    assert "value" not in reread("fox")  # what a link has set meanwhile stays
+    names[:] = ["hen"]
+    assert reread("fox")["value"] == "hen" and reread("fox")["choices"] == ["hen"]
+
+
+def test_few_tabs_by_name(monkeypatch):
+    assert list(app.chosen_tabs("")) == list(app.TABS)
+    assert list(app.chosen_tabs("playground, tokens")) == ["tokens", "playground"]
+    with pytest.raises(SystemExit, match="LLM_TABS names token; the tabs are tokens windows"):
+        app.chosen_tabs("token")
+    monkeypatch.setenv("LLM_TABS", "windows")
+    built = [block.elem_id for block in app.build().blocks.values() if isinstance(block, gr.Tab)]
+    assert built == ["tab-windows"]
 
 
 def test_only_our_own_sentences_reach_the_browser(caplog):

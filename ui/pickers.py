@@ -50,14 +50,19 @@ def picker(
         fallback = preferred if preferred in choices else next(iter(choices), None)
         return choices, value if value in choices else fallback
 
-    def refreshed(value: str | None = None) -> dict:
+    def restored(value: str | None = None) -> dict:
         choices, value = current(value)
         return gr.update(choices=choices, value=value)
+
+    def refreshed(value: str | None) -> dict:
+        # a value that is still there is not sent back: the box may hold a newer one by then
+        update = restored(value)
+        return gr.update(choices=update["choices"]) if update["value"] == value else update
 
     choices, value = current(None)
     options = {"elem_id": f"{view.tab}-{key}", "interactive": True} | options
     box = Choice(choices=choices, value=value, label=label, info=info, **options)
-    view.keep(key, box, restore=refreshed)
+    view.keep(key, box, restore=restored)
     view.refresh(box, refreshed)
     box.focus(refreshed, box, box, api_visibility="private", show_progress="hidden", queue=False)
     return box

@@ -73,14 +73,15 @@ def answers(url: str) -> bool:
         return False
 
 
-def start_server(home: Path, *arguments: str, port: int | None = None) -> Server:
-    """`python app.py` on a free port of this machine; returns when the page answers."""
+def start_server(home: Path, *arguments: str, port: int | None = None, tabs: str = "") -> Server:
+    """`python app.py` with `tabs` (all by default) on a free port of this machine; returns when the page answers."""
     port = port or free_port()
     home.mkdir(parents=True, exist_ok=True)
     log = home / "server.log"
     env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     env |= {
         "LLM_HOME": str(home),
+        "LLM_TABS": tabs,
         "LLM_NICE": "0",
     }  # a test waits for its run: nothing else is to go before it
     with log.open("ab") as out:
@@ -135,9 +136,19 @@ def stop_server(server: Server) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """One page for all browser tests, with a home of its own."""
-    running = start_server(tmp_path_factory.mktemp("page") / "home")
+def port():
+    """The port of all pages of this process, one after the other: the browser keeps their scripts by address."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def server(request, tmp_path_factory, port):
+    """The page for the browser tests of one file, with a home of its own and the tabs that the file's TABS names.
+
+    Every test opens the page anew, and a page of one tab opens in half the time of the whole.
+    """
+    home = tmp_path_factory.mktemp("page") / "home"
+    running = start_server(home, port=port, tabs=getattr(request.module, "TABS", ""))
     yield running
     stop_server(running)
 
@@ -161,9 +172,9 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def warm(browser, server):
+def warm(browser, port):
     """A browser context that keeps the page's scripts from test to test, as a student's browser does."""
-    return browser.new_context(base_url=server.url, accept_downloads=True)
+    return browser.new_context(base_url=f"http://127.0.0.1:{port}", accept_downloads=True)
 
 
 def emptied(context, url: str):

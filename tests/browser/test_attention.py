@@ -11,6 +11,8 @@ from llm.config import ModelConfig
 from llm.model import GPT
 from llm.tokenizer import ByteTokenizer
 
+TABS = "attention"  # what the page is built with
+
 TEXT = "The fox asked the owl."
 NAME = "test-attention"
 

@@ -11,6 +11,8 @@ from llm import corpora, paths, prompts, tokenizer
 from ui import tune_rows as room
 from ui.tabs import finetune as tab
 
+TABS = "finetune"  # what the page is built with
+
 MODEL = "story-llama"
 SLOW = 60_000  # ms: all rows are written for the model; other tests may have the machine
 

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 from llm import catalogue, checkpoint, paths
 
+TABS = "attention playground models"  # what the page is built with
+
 
 @pytest.fixture
 def models(open_tab):

@@ -23,6 +23,8 @@ from llm.model import GPT
 from llm.tokenizer import ByteTokenizer
 from ui.figures.playground import percent
 
+TABS = "playground"  # what the page is built with
+
 BYTE = ByteTokenizer()
 NEW = "#playground-text-a .pg-new"
 RAW = '<b>x</b><script>document.title="x"</script><style>*{display:none}</style> 2<3 &amp; <s>'

@@ -12,6 +12,8 @@ import pytest
 from llm import tokenizer
 from ui.tabs import tokens as tab
 
+TABS = "tokens"  # what the page is built with
+
 TEXT = "#tokens-text textarea"
 # a change of the text until the browser has drawn its tokens, in milliseconds
 CHANGE = """([text]) => new Promise((done) => {

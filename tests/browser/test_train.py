@@ -16,6 +16,8 @@ import pytest
 
 from llm import paths
 
+TABS = "tokens train"  # what the page is built with
+
 TINY = (
     "train.encoding=byte&train.n_layer=1&train.n_head=2&train.n_kv_head=0&train.n_embd=32&train.context_length=32"
     "&train.batch_size=4&train.warmup_steps=2&train.sample_tokens=8&train.threads=1"

@@ -16,6 +16,8 @@ from llm.config import RunConfig, SampleConfig, TuneConfig, to_dict
 from llm.runs import Run
 from ui.figures.playground import percent
 
+TABS = "finetune playground"  # what the page is built with
+
 PROMPT = "Long ago, a proud badger"
 
 

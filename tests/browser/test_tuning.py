@@ -9,6 +9,8 @@ import urllib.parse
 
 import pytest
 
+TABS = "finetune playground"  # what the page is built with
+
 QUICK = dict(
     room="tune", dataset="instructions", style="plain", lora_rank=4, max_steps=400, batch_size=8, eval_every=10, warmup_steps=5,
     sample_tokens=8, eval_batches=1, threads=1, learning_rate=0.003, name="",

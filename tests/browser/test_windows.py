@@ -11,6 +11,8 @@ from llm import data, tokenizer
 from llm.config import RunConfig
 from ui.tabs import windows as tab
 
+TABS = "windows"  # what the page is built with
+
 TEXT = "#windows-text textarea"
 
 
