@@ -34,11 +34,9 @@ TABS = {  # name in the address bar: title, module
     "models": ("Models", models),
 }
 
+ICON = UI / "icon.svg"
 HEADER = f"""<header class="lab-header">
-<svg viewBox="0 0 42 42" role="img" aria-label="LLM Lab"><g fill="var(--color-accent)">
-<rect x="1" y="1" width="12" height="12" rx="3"/><rect x="1" y="15" width="12" height="12" rx="3" opacity=".55"/>
-<rect x="15" y="15" width="12" height="12" rx="3"/><rect x="1" y="29" width="12" height="12" rx="3" opacity=".3"/>
-<rect x="15" y="29" width="12" height="12" rx="3" opacity=".55"/><rect x="29" y="29" width="12" height="12" rx="3"/></g></svg>
+{ICON.read_text(encoding="utf-8").replace("#0f766e", "var(--color-accent)").strip()}
 <div><h1>LLM Lab</h1><p>{PURPOSE}</p></div><div class="lab-spring"></div>
 <button id="lab-theme" class="lab-switch" type="button" aria-label="Switch between light and dark"><span>Light / dark</span></button>
 </header>"""
@@ -89,6 +87,7 @@ def settings(host: str, port: int, hosted: bool = False) -> dict:
         "server_name": host,
         "server_port": port,
         "theme": theme(),
+        "favicon_path": ICON,
         "css": css(),
         # in the head, which runs before the first widget is made: the scripts of widgets use window.lab
         "head": f"<script>({(UI / 'js' / 'shell.js').read_text(encoding='utf-8')})();</script>",

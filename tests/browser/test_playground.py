@@ -389,6 +389,41 @@ def test_a_conversation(playground, models):
     assert written(page) == "Hello!" and page.locator(".pg-turn").count() == 1
 
 
+def test_two_browsers_keep_their_own(new_page, models):
+    """Models, texts and settings of one visitor never reach another; a reload of one leaves the other alone."""
+
+    def opened(model: str, prompt: str, temperature: float):
+        page = new_page()
+        page.goto(
+            f"/?tab=playground&playground.model={model}&playground.prompt={prompt}&playground.seed=5"
+            f"&playground.max_new_tokens=40&playground.temperature={temperature}"
+        )
+        wait_till_still(page)
+        return page
+
+    def alone(model: str, prompt: str, temperature: float) -> str:
+        loaded, encoding = load_model(models / model)
+        how = SampleConfig(temperature=temperature, seed=5, max_new_tokens=40)
+        return generate.complete(loaded, encoding, [prompt], how)[0]
+
+    one, two = opened("fox", "The quick", 0), opened("babble", "Once", 1.5)
+    for _ in range(2):  # by turns
+        for page in (one, two):
+            page.click("#playground-generate")
+        for page, asked in ((one, ("fox", "The quick", 0)), (two, ("babble", "Once", 1.5))):
+            page.wait_for_function("document.querySelector('#playground-text-a .pg-new')?.textContent")
+            wait_till_still(page)
+            assert written(page) == alone(*asked)
+    one.fill("#playground-prompt textarea", "brown")
+    one.reload()
+    wait_till_still(one)
+    assert two.input_value("#playground-prompt textarea") == "Once" and written(two) == alone(
+        "babble", "Once", 1.5
+    )
+    names = [{cookie["name"]: cookie["value"] for cookie in page.context.cookies()} for page in (one, two)]
+    assert names[0]["lab_owner"] != names[1]["lab_owner"]
+
+
 def test_chat_with_a_model_that_only_completes(playground):
     page = playground("fox", "The", **{"playground.temperature": "0"})
     assert not page.is_checked("#playground-chat input")
