@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import gradio as gr
@@ -101,8 +102,20 @@ class View:
         self.refreshed.append((component, fn))
 
     def on_select(self, fn: Callable, outputs: Any = None, inputs: Any = None) -> None:
-        """Call `fn(*inputs)` each time the tab is chosen (to read the disk again)."""
-        self.item.select(fn, inputs, outputs, api_visibility="private", show_progress="hidden", queue=False)
+        """Call `fn(*inputs)` each time the tab is chosen again (to read the disk again); `on_load` is for the first."""
+        self.again.change(fn, inputs, outputs, api_visibility="private", show_progress="hidden", queue=False)
+
+    @cached_property
+    def again(self) -> gr.Number:
+        """How often the tab was chosen since its first drawing was done; its change is an event to listen to.
+
+        A tab is chosen while it is drawn, too. A handler called then would read widgets that do not hold yet what the
+        link names, and its answer may come last.
+        """
+        times = gr.Number(0, visible="hidden", elem_classes="lab-hidden")
+        count = f"(times) => window.lab.drawn.has({json.dumps(self.tab)}) ? times + 1 : times"
+        self.item.select(None, times, times, js=count, api_visibility="private")
+        return times
 
 
 def restored(view: View, query: dict[str, str]) -> list[Any]:
@@ -180,6 +193,13 @@ def connect(demo: gr.Blocks, tabs: gr.Tabs, views: Sequence[View]) -> None:
             drawn = drawn.then(
                 fn, inputs, outputs, api_visibility="private", show_progress="minimal", queue=slow
             )
+        drawn.then(
+            None,
+            None,
+            None,
+            js=f"() => {{ window.lab.drawn.add({json.dumps(view.tab)}); }}",
+            api_visibility="private",
+        )
         for kept in view.kept:
             default = kept.component.value if kept.restore is None else None
             kept.component.change(

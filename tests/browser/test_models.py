@@ -203,6 +203,16 @@ def test_a_model_is_brought_in_used_and_deleted(open_tab, server, tiny_llama):
     assert not (server.home / "runs" / "tiny-llama").exists()  # the name is free again
 
 
+def test_a_tab_chosen_again_shows_what_came_meanwhile(models, server):
+    models.wait_for_function("window.lab.drawn.has('models')")
+    shutil.copytree(paths.shipped_models() / "verse-char", server.home / "models" / "meanwhile")
+    models.click("#tab-attention-button")
+    models.wait_for_selector("#attention-weight")
+    models.click("#tab-models-button")
+    models.wait_for_selector("#models-present [data-name='meanwhile']")
+    shutil.rmtree(server.home / "models" / "meanwhile")
+
+
 def test_a_folder_without_its_weights_is_refused_and_leaves_nothing(open_tab, server, tiny_llama):
     folder, _ = tiny_llama
     (folder / "model.safetensors").unlink()

@@ -20,6 +20,7 @@
   const spell = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
 
   window.lab = {
+    drawn: new Set(), // tabs whose first drawing is done
     onScreen: () => document.querySelector('#lab-tabs > .tab-wrapper [role=tab][aria-selected=true]')?.dataset.tabId ?? '',
     // The view is restored: which tabs are seen, with the one that is on screen by now (it may have been chosen meanwhile).
     restored: (names, seen) => {

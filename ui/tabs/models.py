@@ -297,7 +297,7 @@ def build(view: View) -> None:
     view.on_load(corrected, chosen, chosen)
     view.on_load(look, [here, about], chosen)
     # one event for all that changes the table: of two answers, the one to the last choice is shown
-    changes = [chosen.change, brought.change, written.change, view.item.select]
+    changes = [chosen.change, brought.change, written.change, view.again.change]
     gr.on(changes, look, chosen, [here, about], trigger_mode="always_last", **quiet)
     gr.on([here.click, about.click], plain_errors(act), [chosen, of], [chosen, of], **quiet)
     listed.click(from_catalogue, None, [of, room, repo, place], **quiet)
