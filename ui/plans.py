@@ -14,8 +14,8 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from llm import corpora, data, dispatch, files, paths, tokenizer
-from llm.config import ModelConfig, RunConfig, from_dict, to_dict, to_flags
+from llm import corpora, data, dispatch, files, inventory, paths, tokenizer
+from llm.config import ModelConfig, RunConfig, to_dict, to_flags
 from ui.figures.base import message
 
 SAMPLE = 200_000  # characters of a text that are counted; a longer one is scaled up
@@ -52,9 +52,8 @@ def resolved(config: RunConfig) -> RunConfig:
 
 
 def shape_of(name: str) -> ModelConfig:
-    """The config of a model on the disk, read without its weights."""
-    stored = json.loads((paths.model_folder(name) / "config.json").read_text(encoding="utf-8"))
-    return from_dict(ModelConfig, {k: v for k, v in stored.items() if k not in ("version", "made_by")})
+    """The config of a model on the disk, read without its weights. Raises ValueError as `inventory.shape` does."""
+    return inventory.shape(paths.model_folder(name))
 
 
 def encoding_of(dataset: str, encoding: str, start_from: str) -> tokenizer.Tokenizer:
