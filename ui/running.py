@@ -195,6 +195,13 @@ def names(view: View, prefix: str) -> tuple[gr.Textbox, gr.Textbox]:
     return shown, others
 
 
+def start_button(prefix: str) -> gr.Button:
+    """Start; dead until the form holds what the link names, so that a quick click cannot start another run than is seen."""
+    return gr.Button(
+        "Reading the form …", interactive=False, variant="primary", size="lg", elem_id=f"{prefix}-start"
+    )
+
+
 def watched(
     shown: gr.Textbox, others: gr.Textbox, prefix: str, panels: tuple[str, ...] = ("loss", "perplexity")
 ) -> Shown:

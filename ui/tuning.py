@@ -425,7 +425,7 @@ def controls(view: View, shared: Shared) -> Controls:
         view.keep(field, box)
     plan_box = gr.HTML(padding=False, elem_id="tune-plan")
     remark = gr.HTML(padding=False, elem_id="tune-remark")
-    button = gr.Button("Start tuning", variant="primary", size="lg", elem_id="tune-start")
+    button = running.start_button("tune")
     with gr.Accordion("The command that Start runs", open=False, elem_classes="lab-quiet"):
         command = gr.Code(
             language="shell",

@@ -57,6 +57,14 @@ def too_early(message) -> bool:
     return "422" in message.text and address.endswith(("/gradio_api/cancel", "/gradio_api/reset"))
 
 
+CUT_OFF = ("AbortError", "Connection errored out", "Failed to fetch")
+
+
+def forget_cut_off(problems: list[str]) -> None:
+    """Take out what Gradio prints about requests that leaving a page cut off: that is no fault."""
+    problems[:] = [problem for problem in problems if not any(word in problem for word in CUT_OFF)]
+
+
 def free_port() -> int:
     """A port nobody listens on at this moment."""
     with socket.socket() as s:
@@ -223,6 +231,7 @@ def new_page(browser, server, warm):
                 page.problems.append(f"request to another place: {request.url}")
 
         page.on("request", on_request)
+        page.on("domcontentloaded", lambda: forget_cut_off(page.problems))  # another page, or this one again
         page.on("pageerror", lambda error: page.problems.append(f"uncaught: {error}"))
         page.on(
             "console",

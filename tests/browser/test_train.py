@@ -56,15 +56,6 @@ def begin(page, server) -> str:
     return name
 
 
-def reload(page) -> None:
-    """Reload the page; what Gradio prints about requests that the reload cut off is no fault."""
-    before = len(page.problems)
-    page.reload()
-    page.wait_for_selector("#train-start")
-    cut_off = ("AbortError", "Connection errored out", "Failed to fetch")
-    page.problems[before:] = [p for p in page.problems[before:] if not any(word in p for word in cut_off)]
-
-
 def wait_status(page, word: str, seconds: float = 60) -> None:
     page.wait_for_function(
         "(word) => document.querySelector('#train-monitor .lab-pill')?.innerText === word",
@@ -137,7 +128,8 @@ def test_reload_and_a_second_browser_show_the_running_run(new_page, server, fox)
         timeout=60_000,
     )
     page.wait_for_function("(n) => new URLSearchParams(location.search).get('train.run') === n", arg=name)
-    reload(page)
+    page.reload()
+    page.wait_for_selector("#train-start")
     other.goto("/?tab=train")  # no link: the last run
     for one in (page, other):
         one.wait_for_function(

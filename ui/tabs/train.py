@@ -287,7 +287,7 @@ def controls(view: View) -> Controls:
             view.keep(field, widget)
     plan_box = gr.HTML(padding=False, elem_id="train-plan")
     remark = gr.HTML(padding=False, elem_id="train-remark")
-    button = gr.Button("Start training", variant="primary", size="lg", elem_id="train-start")
+    button = running.start_button("train")
     with gr.Accordion("The command that Start runs", open=False, elem_classes="lab-quiet"):
         command = gr.Code(
             language="shell",
