@@ -13,7 +13,7 @@ run: $(VENV)/.runtime  ## install what is missing and open the page (ARGS="--por
 	@$(PY) app.py $(ARGS)
 
 test: $(VENV)/.dev  ## every test but the slow ones, the browser's included
-	@$(PY) -m pytest --timeout 300 -n 2 --dist worksteal $(ARGS)
+	@$(PY) -m pytest --timeout 300 -n 2 --dist worksteal -rR $(ARGS)
 
 test-slow: $(VENV)/.dev  ## the long ones; their results are kept in docs/slow-tests.md
 	@$(PY) bench/slow.py $(ARGS)

@@ -83,6 +83,13 @@ def probes() -> dict[str, Probe]:
             "document.querySelector('#attention-board .att-facts')?.textContent",
             400,
         ),
+        "playground: an adapter dialled": Probe(
+            "playground",
+            "#playground-dial-0 input[type=number]",
+            ("1", "1.9"),
+            "document.querySelector('#playground-table tbody')?.textContent",
+            200,
+        ),
     }
 
 

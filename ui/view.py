@@ -16,6 +16,7 @@ from typing import Any
 
 import gradio as gr
 
+VALUES = {"change", "input", "release"}  # events that say: the value is another
 LONGEST = 1500  # characters of one value in the address bar; shell.js has the same limit
 
 
@@ -209,7 +210,19 @@ def connect(demo: gr.Blocks, tabs: gr.Tabs, views: Sequence[View]) -> None:
                 js=f"(value) => {{ window.lab.keep({json.dumps(kept.key)}, value, {json.dumps(default)}); }}",
                 api_visibility="private",
             )
+    last_value_counts(demo)
     repeat_alone(demo)
+
+
+def last_value_counts(demo: gr.Blocks) -> None:
+    """Ask handlers of changed values once more when the value has changed while they ran.
+
+    Gradio's default for events other than `change` is "once": what a visitor chooses while the answer to the choice
+    before is still on its way would be dropped, and the page would show what belongs to another value.
+    """
+    for fn in demo.fns.values():
+        if fn.fn is not None and fn.trigger_mode == "once" and {event for _, event in fn.targets} & VALUES:
+            fn.trigger_mode = "always_last"
 
 
 def repeat_alone(demo: gr.Blocks) -> None:

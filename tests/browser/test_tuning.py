@@ -74,10 +74,8 @@ def test_an_adapter_learns_the_shipped_rows_is_stopped_and_speaks_in_the_playgro
     )
     rows = int(re.search(r"Rows: ([\d,]+) to learn from", said)[1].replace(",", ""))
     name = begin(page, server)
-    page.wait_for_function(
-        "/validation .* at step [1-9]\\d/.test(document.querySelector('#tune-chart [data-panel=loss] .lab-plot')?.ariaLabel ?? '')",
-        timeout=90_000,
-    )
+    while not any(e["kind"] == "evaluate" and e["step"] >= 10 for e in events(server, name)):
+        page.wait_for_timeout(50)
     page.click("#tune-stop")
     wait_status(page, "Stopped")
 
@@ -150,9 +148,9 @@ def test_each_objective_shows_what_matters_to_it_and_takes_its_defaults(new_page
     page.wait_for_selector("#tune-plan:has-text('Measured on these rows')", timeout=90_000)
     page.click("#tune-trained label:has-text('The last blocks')")
     page.wait_for_selector("#tune-last_blocks input", timeout=60_000)
-    page.wait_for_selector("#tune-plan:has-text('stand still')")
-    still = re.search(r"; ([\d,]+) stand still", page.inner_text("#tune-plan"))
-    assert int(still[1].replace(",", "")) > 0
+    page.wait_for_function(
+        "/; [1-9][\\d,]* stand still/.test(document.querySelector('#tune-plan').innerText)"
+    )
 
 
 def test_a_classifier_shows_its_accuracy(new_page, server):
