@@ -672,10 +672,15 @@ def linked(names: str, *values: Any) -> str:
     return " ".join(f"{name}={value:g}" for name, value in zip(names_of(names), values))
 
 
-def followed(*asked: Any) -> tuple[str, str]:
-    """What follows every change of the form: the command, and the strengths for the address bar."""
-    names, *values = asked[TALK + 1 + SETTINGS :]
-    return commands(*asked), linked(names, *values) if names else gr.skip()
+def followed(*given: Any) -> tuple[str, str, str]:
+    """What follows every change of the form: the table of the opened place, the command, the strengths for the address bar.
+
+    One handler for all three: each event of its own costs the browser as much again.
+    """
+    *asked, place = given
+    values = asked[TALK + 1 :]
+    names, *strong = values[SETTINGS:]
+    return table(place, asked[3], *values), commands(*asked), linked(names, *strong) if names else gr.skip()
 
 
 def build(view: View) -> None:
@@ -850,18 +855,8 @@ def wire(view: View, asked, start, out, place, opened_table, line_out, link, run
         js=WITH_WISH, trigger_mode="always_last", queue=False, **quiet,
     )  # fmt: skip
     gr.on(
-        [compare.change, *(value.change for value in values)], table, [place, compare, *values], opened_table,
-        trigger_mode="always_last", queue=False, **quiet,
+        [one.change for one in asked], followed, [*asked, place], [opened_table, line_out, link],
+        js=WITH_TALK, trigger_mode="always_last", queue=False, **quiet,
     )  # fmt: skip
-    gr.on(
-        [one.change for one in asked],
-        followed,
-        asked,
-        [line_out, link],
-        js=WITH_TALK,
-        trigger_mode="always_last",
-        queue=False,
-        **quiet,
-    )
     view.on_load(commands, line_out, asked)
     prompt.change(hint, prompt, hints, trigger_mode="always_last", queue=False, **quiet)
