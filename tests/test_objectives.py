@@ -686,4 +686,6 @@ def test_two_processes_follow_the_curve_of_one(objective):
         assert len(mine) == len(theirs)
         for a, b in zip(mine, theirs):
             numbers = [name for name, value in a.items() if isinstance(value, float)]
-            assert {n: b[n] for n in numbers} == pytest.approx({n: a[n] for n in numbers}, abs=1e-4)
+            assert {n: b[n] for n in numbers} == pytest.approx(
+                {n: a[n] for n in numbers}, abs=1e-4, rel=1e-5
+            )

@@ -126,7 +126,7 @@ def test_every_figure_of_the_cards_on_all_rows():
     assert [likelier["reference"], likelier["model"]] == pytest.approx(
         percents("story-prefer", "chosen answer is the likelier one"), abs=1 / 120
     )
-    assert f"| {found['reward_margin']:.1f}" in card("story-prefer").replace("0.00 ", "")
+    assert f"| 0.00 | {found['reward_margin']:.2f} |" in card("story-prefer")
     assert found["val_loss"] == pytest.approx(0.0465, abs=2e-3) and found["reward_accuracy"] == 1.0
 
 
