@@ -132,7 +132,7 @@ def _read(folder: Path, stamps: tuple) -> Manners:
     eos = generation.get("eos_token_id")
     ends += [id for id in (eos if isinstance(eos, list) else [eos]) if type(id) is int and id >= 0]
     return Manners(
-        folder.name, _template(folder, settings), tuple(words.items()), tuple(added), begins if begins in ids else "",
+        paths.called(folder), _template(folder, settings), tuple(words.items()), tuple(added), begins if begins in ids else "",
         ids.get(begins), tuple(dict.fromkeys(ends)),
     )  # fmt: skip
 
@@ -194,7 +194,7 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str:
         return ""
     if len(found) > LONGEST_TEMPLATE:
         raise ValueError(
-            f"The chat template of {folder.name} has {len(found):,} characters; {LONGEST_TEMPLATE:,} are the most."
+            f"The chat template of {paths.called(folder)} has {len(found):,} characters; {LONGEST_TEMPLATE:,} are the most."
         )
     return found
 
@@ -379,7 +379,7 @@ def _lettered(folder: Path, stamp: tuple[int, int], words: frozenset[str]) -> To
         token | {"special": token["special"] or token["content"] in words}
         for token in document["added_tokens"]
     ]
-    return HFTokenizer(folder.name, document | {"added_tokens": added})
+    return HFTokenizer(paths.called(folder), document | {"added_tokens": added})
 
 
 # --- running a template

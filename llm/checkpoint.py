@@ -128,7 +128,7 @@ def read_weights(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                     yield name, f.get_tensor(name)
     except (OSError, SafetensorError) as error:
         raise ValueError(
-            f"The weights of {folder.name} cannot be read (model.safetensors is missing, cut short or damaged): {error}."
+            f"The weights of {paths.called(folder)} cannot be read (model.safetensors is missing, cut short or damaged): {error}."
         ) from None
 
 
@@ -171,8 +171,8 @@ def load_model(folder: Path) -> tuple[GPT, tokenizer.Tokenizer]:
     Raises ValueError when a file is missing or damaged, or when encoding and model do not belong together.
     """
     config, encoding = inventory.shape(folder), tokenizer.load(folder)
-    check_pair(config, encoding, folder.name)
-    return fill(empty_model(config), read_weights(folder), folder.name).eval(), encoding
+    check_pair(config, encoding, paths.called(folder))
+    return fill(empty_model(config), read_weights(folder), paths.called(folder)).eval(), encoding
 
 
 def check_pair(config: ModelConfig, encoding: tokenizer.Tokenizer, where: str) -> None:

@@ -375,6 +375,9 @@ class TuneConfig:
         choices=("alpaca", "phi3", "chatml", "plain", "own"),
     )  # fmt: skip
     mask_prompt: bool = knob(True, "Learn the answers only, not the prompts before them")
+    packing: bool = knob(
+        False, "Instructions: lay short rows end to end in one line of a batch, each seeing only itself"
+    )
     max_length: int = knob(
         0,
         "Tokens of a row at most, longer ones are cut; 0 takes the model's context",
@@ -464,6 +467,10 @@ class RunConfig:
         if self.tune.trained == "lora" and not self.start_from:
             raise ValueError(
                 "LoRA changes a model that has learned something already: name one to start from."
+            )
+        if self.tune.packing and self.objective != "instruct":
+            raise ValueError(
+                f"Packing lays rows of instructions end to end; with the objective {self.objective} leave it off."
             )
 
 

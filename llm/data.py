@@ -212,7 +212,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class DocumentWindows:
-    """A text of many documents seen through windows that begin where documents do, at their `<|endoftext|>`.
+    """A text of many documents seen through windows that begin where documents do.
 
     A document longer than a window gets more of them, T tokens apart; a shorter one is followed by the next. So a model
     practises what it is asked for later: to begin with nothing before it.
@@ -220,14 +220,13 @@ class DocumentWindows:
 
     ids: np.ndarray  # (N,)
     context_length: int
-    eot_id: int
+    begins: np.ndarray  # the places where documents begin, ascending
 
     @cached_property
     def starts(self) -> np.ndarray:
         """(W,): the place in the text where each window begins; every one has its T + 1 tokens."""
-        begins = np.union1d([0], np.flatnonzero(self.ids == self.eot_id))
-        ends = np.append(begins[1:], len(self.ids))
-        starts = [np.arange(a, b, self.context_length) for a, b in zip(begins, ends)]
+        ends = np.append(self.begins[1:], len(self.ids))
+        starts = [np.arange(a, b, self.context_length) for a, b in zip(self.begins, ends)]
         found = np.concatenate(starts) if len(self.ids) else np.empty(0, np.int64)
         return found[found + self.context_length < len(self.ids)].astype(np.int64)
 
@@ -250,6 +249,21 @@ class DocumentWindows:
 AnyWindows = Windows | DocumentWindows
 
 
+def document_begins(ids: np.ndarray, encoding: tokenizer.Tokenizer) -> np.ndarray:
+    """Where the windows of documents begin: in turn at a document's `<|endoftext|>` and at the first word after it.
+
+    A model is asked for both later: to begin from nothing, which is an end-of-text, and to go on from somebody's first
+    words with no end-of-text before them. At a place that it has never seen a word in, it writes anything.
+    """
+    marks = np.flatnonzero(ids == encoding.eot_id)
+    words = marks + 1
+    follows = words[words < len(ids)]
+    blank = [id for id in np.unique(ids[follows]) if not encoding.token_bytes(int(id)).strip()]
+    words[: len(follows)] += np.isin(ids[follows], blank)  # the line end of a mark on a line of its own
+    begins = np.where(np.arange(len(marks)) % 2, words, marks)
+    return np.union1d([0], begins[begins < len(ids)]).astype(np.int64)
+
+
 def rows_at(ids: np.ndarray, starts: np.ndarray, T: int) -> tuple[np.ndarray, np.ndarray]:
     """Where windows begin (B,) -> inputs (B, T) and, shifted by one, targets (B, T)."""
     rows = ids[starts[:, None] + np.arange(T + 1)].astype(np.int64)
@@ -257,17 +271,18 @@ def rows_at(ids: np.ndarray, starts: np.ndarray, T: int) -> tuple[np.ndarray, np
 
 
 def cut(
-    ids: np.ndarray, context_length: int, config: TrainConfig, eot_id: int | None
+    ids: np.ndarray, context_length: int, config: TrainConfig, encoding: tokenizer.Tokenizer
 ) -> tuple[AnyWindows, AnyWindows]:
     """A text as training cuts it: the windows of the training part and, never overlapping, of the validation part.
 
     They begin where documents do when `config.windows` says so, no stride is set and the training part has several.
     """
     train, validation = split(ids, config.validation_fraction)
-    if config.windows == "documents" and not config.stride and eot_id is not None and (train == eot_id).any():
+    several = encoding.eot_id is not None and (train == encoding.eot_id).any()
+    if config.windows == "documents" and not config.stride and several:
         return (
-            DocumentWindows(train, context_length, eot_id),
-            DocumentWindows(validation, context_length, eot_id),
+            DocumentWindows(train, context_length, document_begins(train, encoding)),
+            DocumentWindows(validation, context_length, document_begins(validation, encoding)),
         )
     return Windows(train, context_length, config.stride), Windows(validation, context_length)
 

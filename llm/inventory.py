@@ -135,17 +135,19 @@ def _origin(kind: str, run: Run | None, source: dict[str, Any]) -> str:
 def shape(folder: Path) -> ModelConfig:
     """The config of a model directory. Raises ValueError when it is missing, damaged or of another version."""
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder.name} is no model directory: its config.json is missing.")
+        raise ValueError(f"{paths.called(folder)} is no model directory: its config.json is missing.")
     stored = _json(folder / "config.json")
     if stored.pop("version", None) != VERSION:
         raise ValueError(
-            f"The config.json of {folder.name} is not of version {VERSION}, the one this lab reads."
+            f"The config.json of {paths.called(folder)} is not of version {VERSION}, the one this lab reads."
         )
     stored.pop("made_by", None)
     try:
         return from_dict(ModelConfig, stored)
     except OverflowError:  # JSON's whole numbers have no end
-        raise ValueError(f"The config.json of {folder.name} has a number that is too large.") from None
+        raise ValueError(
+            f"The config.json of {paths.called(folder)} has a number that is too large."
+        ) from None
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -206,7 +208,7 @@ def tensors(folder: Path) -> list[Tensor]:
     """Every tensor of a model directory's weights, from the header alone. Raises ValueError when it is damaged."""
     path = folder / "model.safetensors"
     damaged = ValueError(
-        f"The weights of {folder.name} are damaged: the header of model.safetensors does not fit."
+        f"The weights of {paths.called(folder)} are damaged: the header of model.safetensors does not fit."
     )
     try:
         with path.open("rb") as f:
@@ -220,7 +222,7 @@ def tensors(folder: Path) -> list[Tensor]:
             if name != "__metadata__"
         ]
     except FileNotFoundError:
-        raise ValueError(f"{folder.name} has no model.safetensors.") from None
+        raise ValueError(f"{paths.called(folder)} has no model.safetensors.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise damaged from None
 

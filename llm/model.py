@@ -159,6 +159,14 @@ def causal_mask(positions: Tensor, S: int, window: int = 0) -> Tensor:
     return seen[:, None]
 
 
+def packed_mask(positions: Tensor, window: int = 0) -> Tensor:
+    """(B, 1, T, T): `causal_mask` inside each of the texts that lie end to end in a line; position 0 begins one."""
+    T = positions.shape[1]
+    text = (positions == 0).cumsum(1)
+    places = torch.arange(T, device=positions.device)[None]
+    return causal_mask(places, T, window) & (text[:, None, :, None] == text[:, None, None, :])
+
+
 class Attention(Tapped):
     """Causal self-attention: each token looks back and takes a weighted mean of the values it finds.
 
@@ -182,7 +190,9 @@ class Attention(Tapped):
             heads = (config.n_head, config.kv_heads) if config.qk_norm == "width" else (1, 1)
             self.q_norm, self.k_norm = (RMSNorm(config, n * config.head_dim) for n in heads)
 
-    def forward(self, x: Tensor, positions: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor, cache: KVCache | None = None, layer: int = 0, packed: bool = False
+    ) -> Tensor:
         B, T, _ = x.shape
         heads = self.qkv(x).view(B, T, -1, self.head_dim).transpose(1, 2)
         q, k, v = heads.split((self.n_head, self.n_kv_head, self.n_kv_head), dim=1)  # (B, H or K, T, D)
@@ -195,9 +205,16 @@ class Attention(Tapped):
             q, k = self.tap("q_turned", turn(q, angles)), self.tap("k_turned", turn(k, angles))
         if cache is not None:
             k, v = cache.store(layer, k, v, positions)
-        plain = cache is None and not (self.window and self.window < T)  # each sees all that came before it
+        plain = cache is None and not packed and not 0 < self.window < T  # each sees all that came before it
+        mask = None
+        if not plain or self.watched:
+            mask = (
+                packed_mask(positions, self.window)
+                if packed
+                else causal_mask(positions, k.shape[2], self.window)
+            )
         if self.watched:
-            y = self.attend(q, k, v, positions)
+            y = self.attend(q, k, v, mask)
         elif self.fast and plain and not (self.training and self.dropout):
             y = fast.causal_attention(q, k, v.to(q.dtype), 1 / self.divisor)
         else:
@@ -205,7 +222,7 @@ class Attention(Tapped):
                 q,
                 k.to(q.dtype),
                 v.to(q.dtype),
-                attn_mask=None if plain else causal_mask(positions, k.shape[2], self.window),
+                attn_mask=None if plain else mask,
                 is_causal=plain,
                 dropout_p=self.dropout if self.training else 0.0,
                 scale=1 / self.divisor,
@@ -220,13 +237,13 @@ class Attention(Tapped):
             return norm(x)
         return norm(x.transpose(1, 2).flatten(2)).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
-        """The same in single steps: q (B, H, T, D), k and v (B, K, S, D) -> (B, H, T, D)."""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """The same in single steps: q (B, H, T, D), k and v (B, K, S, D), mask (B or 1, 1, T, S) -> (B, H, T, D)."""
         group = self.n_head // self.n_kv_head
         k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
         scores = self.tap("scores", q @ k.transpose(-2, -1))  # (B, H, T, S)
         scaled = self.tap("scaled", scores / self.divisor)
-        masked = scaled.masked_fill(~causal_mask(positions, k.shape[2], self.window), -torch.inf)
+        masked = scaled.masked_fill(~mask, -torch.inf)
         weights = self.tap("weights", torch.softmax(self.tap("masked", masked), dim=-1))
         kept = self.tap(
             "dropped", F.dropout(weights, self.dropout, self.training)
@@ -279,15 +296,18 @@ class Block(Tapped):
             self.norm1_out, self.norm2_out = norm(config), norm(config)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, positions: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor, cache: KVCache | None = None, layer: int = 0, packed: bool = False
+    ) -> Tensor:
         x = self.tap("input", x)
         if self.norm_position == "post":
-            x = self.norm1(self.tap("sum1", x + self.drop(self.attention(x, positions, cache, layer))))
+            attended = self.attention(x, positions, cache, layer, packed)
+            x = self.norm1(self.tap("sum1", x + self.drop(attended)))
             x = self.tap("middle", x)
             return self.tap("output", self.norm2(self.tap("sum2", x + self.drop(self.mlp(x)))))
         before = self.norm_position in ("pre", "sandwich")
         normed = self.tap("norm1", self.norm1(x)) if before else x
-        added = self.after(1, self.attention(normed, positions, cache, layer))
+        added = self.after(1, self.attention(normed, positions, cache, layer, packed))
         middle = self.tap("middle", x + self.drop(added))
         source = x if self.parallel else middle
         normed = self.tap("norm2", self.norm2(source)) if before else source
@@ -342,13 +362,17 @@ class GPT(Tapped):
         """
         return self.tap("logits", self.output(self.hidden(idx, cache)))
 
-    def hidden(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
-        """idx (B, T) -> (B, T, C): what the output matrix turns into logits."""
-        T = idx.shape[1]
-        positions = torch.arange(T, device=idx.device)[None] if cache is None else cache.positions(T)
+    def hidden(self, idx: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
+        """idx (B, T) -> (B, T, C): what the output matrix turns into logits.
+
+        positions (B, T): places in texts that lie end to end, each of which begins at 0 and sees only itself.
+        """
+        T, packed = idx.shape[1], positions is not None
+        if positions is None:
+            positions = torch.arange(T, device=idx.device)[None] if cache is None else cache.positions(T)
         x = self.embed(idx, positions)
         for layer, block in enumerate(self.blocks):
-            x = block(x, positions, cache, layer)
+            x = block(x, positions, cache, layer, packed)
         if cache is not None:
             cache.lengths += T
         return self.tap("final", self.norm(x))

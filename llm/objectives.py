@@ -39,7 +39,7 @@ class Pretrain:
         train, T = config.train, config.model.context_length
         self.config, self.encoding = config, encoding
         self.text = data.load(config.dataset, encoding)
-        self.windows, self.validation_windows = data.cut(self.text.ids, T, train, encoding.eot_id)
+        self.windows, self.validation_windows = data.cut(self.text.ids, T, train, encoding)
         data.refuse_short(self.windows)
         self.batches = data.Batches(
             len(self.windows), train.batch_size, train.shuffle, train.seed, train.drop_last
@@ -170,8 +170,16 @@ class Instruct(Pretrain):
         }
 
     def batch(self, step: int) -> Batch:
-        """The rows of batch `step`, filled up to the longest of them."""
-        return self.together([self.train[number] for number in data.alike(self.batches, self.lengths, step)])
+        """The rows of batch `step`: those of like length, filled up to the longest of them; or any rows, packed.
+
+        A packed line has room for the longest of all rows, so that short ones find some.
+        """
+        if not self.config.tune.packing:
+            return self.together([self.train[n] for n in data.alike(self.batches, self.lengths, step)])
+        texts = [self.train[number].texts[0] for number in self.batches.numbers(step)]
+        return _tensors(
+            *prompts.packed(texts, self.pad_id, self.config.tune.mask_prompt, max(self.lengths) - 1)
+        )
 
     def validation(self) -> Iterator[Batch]:
         """Rows that are not learned from, in order, in batches."""
@@ -185,10 +193,18 @@ class Instruct(Pretrain):
 
     def tally(self, model: GPT, batch: Batch) -> Tally:
         """Sum of the losses of the answers' tokens and how many there are. Logits are made only where one is learned."""
-        inputs, targets = batch
+        inputs, targets, *positions = batch
         learned = targets != IGNORED
-        logits = model.output(model.hidden(inputs)[learned])
+        logits = model.output(model.hidden(inputs, None, *positions)[learned])
         return losses.next_token(logits[None], targets[learned][None])
+
+    def position(self, model: GPT, batch: Batch) -> dict[str, Any] | None:
+        """A position of the first row."""
+        inputs, targets, *positions = batch
+        if positions:  # the first line may hold more rows
+            begins = (positions[0][0] == 0).nonzero()[:, 0].tolist()
+            inputs, targets = (t[:, : (*begins, t.shape[1])[1]] for t in (inputs, targets))
+        return super().position(model, (inputs, targets))
 
     def questions(self) -> list[tuple[str, list[int], str]]:
         """The instructions of the knobs, else the first rows of three that are not learned from."""
@@ -399,13 +415,13 @@ def classifier(folder: Path) -> tuple[list[str], Tensor, int]:
     Raises ValueError when the model has none, or it is damaged.
     """
     if not (folder / "classifier.json").is_file():
-        raise ValueError(f"{folder.name} is no classifier: train one with the objective classify.")
+        raise ValueError(f"{paths.called(folder)} is no classifier: train one with the objective classify.")
     try:
         about = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         labels, weight = list(about["labels"]), load_file(folder / "classifier.safetensors")["weight"]
         most = int(about["max_length"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ValueError(f"The classifier of {folder.name} is damaged: {error}.") from None
+        raise ValueError(f"The classifier of {paths.called(folder)} is damaged: {error}.") from None
     return labels, weight.float(), most
 
 
@@ -453,8 +469,8 @@ OBJECTIVES: dict[str, type[Pretrain]] = {
 }
 
 
-def _tensors(inputs: np.ndarray, targets: np.ndarray) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(inputs), torch.from_numpy(targets)
+def _tensors(*arrays: np.ndarray) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(array) for array in arrays)
 
 
 def _position(model: GPT, encoding: Tokenizer, inputs: Tensor, targets: Tensor, place: int) -> dict[str, Any]:

@@ -93,13 +93,13 @@ def is_model(path: Path) -> bool:
 
 
 def model_folder(name: str) -> Path:
-    """The directory of a model: made or imported here, built in, or a run's. NAME@STEP is one that a run kept on its way.
+    """The directory of a model: imported here, a run's, or built in. NAME@STEP is one that a run kept on its way.
 
-    Raises ValueError when the name is unsafe or there is no whole model of that name.
+    A run that has the name of a built-in model goes before it: it is that model, made again. Raises ValueError when the name is unsafe or there is no whole model of that name.
     """
     base, _, step = name.partition("@") if isinstance(name, str) else (name, "", "")
     checked_name(base, "model")
-    for folder in (models() / base, shipped_models() / base, runs() / base / "model"):
+    for folder in (models() / base, runs() / base / "model", shipped_models() / base):
         if step:
             folder = folder / "steps" / checked_name(step, "step")
         if is_model(folder):
@@ -107,21 +107,26 @@ def model_folder(name: str) -> Path:
     raise ValueError(f"There is no model called {name!r} here (or it is not written to its end).")
 
 
+def called(folder: Path) -> str:
+    """What a model directory is called: its own name, or that of the run it belongs to; NAME@STEP one that was kept."""
+    if folder.parent.name == "steps":
+        return f"{called(folder.parent.parent)}@{folder.name}"
+    return folder.parent.name if folder.name == "model" and folder.parent.parent == runs() else folder.name
+
+
 def model_names(steps: bool = False) -> list[str]:
     """All whole models: made or imported here, built in, then those of runs, newest first; with `steps` NAME@STEP too."""
     run_folders = sorted(runs().glob("[!.]*/model"), key=lambda path: path.stat().st_mtime, reverse=True)
-    found: dict[str, Path] = {}
+    names: dict[str, None] = {}
     for folder in (*sorted(models().iterdir()), *_listed(shipped_models()), *run_folders):
-        found.setdefault(folder.parent.name if folder.name == "model" else folder.name, folder)
-    names = []
-    for name, folder in found.items():
-        if is_model(folder):
-            names.append(name)
-        if steps and (folder / "steps").is_dir():
-            names += [
-                f"{name}@{kept.name}" for kept in sorted((folder / "steps").iterdir()) if is_model(kept)
-            ]
-    return names
+        name = called(folder)
+        if name in names or not is_model(folder):
+            continue
+        names[name] = None
+        if steps:
+            kept = _listed(model_folder(name) / "steps")
+            names |= dict.fromkeys(f"{name}@{one.name}" for one in kept if is_model(one))
+    return list(names)
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -508,6 +508,53 @@ def text_ids(
     return ids[:most], len(ids) > most
 
 
+def lines(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Which texts share a line of `most` tokens, their numbers line by line: the longest first, each in the first line
+    that has room for it (first-fit decreasing, Johnson 1973: at most 11/9 of the fewest possible lines, and one)."""
+    found: list[list[int]] = []
+    room: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+        line = next((i for i, left in enumerate(room) if left >= lengths[number]), len(room))
+        if line == len(room):
+            found.append([])
+            room.append(most)
+        found[line].append(number)
+        room[line] -= lengths[number]
+    return found
+
+
+def shared_lines(texts: Sequence[Written], most: int = 0) -> list[list[int]]:
+    """`lines` of that width, of sixteen from the longest text to `most` tokens, which leaves least to fill up."""
+    lengths = [len(text) - 1 for text in texts]
+    longest = max(lengths)
+    widths = sorted({int(width) for width in np.linspace(longest, max(most, longest), 16)})
+    return min((lines(lengths, T) for T in widths), key=lambda found: len(found) * _width(found, lengths))
+
+
+def _width(found: list[list[int]], lengths: Sequence[int]) -> int:
+    return max(sum(lengths[number] for number in line) for line in found)
+
+
+def packed(
+    texts: Sequence[Written], pad_id: int, mask_prompt: bool = True, most: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Texts end to end in `shared_lines`: inputs, targets and positions (L, T).
+
+    The same targets as in `padded`. Positions begin at 0 with each text, and are 0 where a line is filled up.
+    """
+    found = shared_lines(texts, most)
+    shape = len(found), _width(found, [len(text) - 1 for text in texts])
+    inputs, targets = np.full(shape, pad_id), np.full(shape, IGNORED)
+    positions = np.zeros(shape, dtype=np.int64)
+    for line, numbers in enumerate(found):
+        at = 0
+        for number in numbers:
+            ids, wanted = (t[0] for t in padded([texts[number]], pad_id, mask_prompt))
+            part = slice(at, at := at + len(ids))
+            inputs[line, part], targets[line, part], positions[line, part] = ids, wanted, np.arange(len(ids))
+    return inputs, targets, positions
+
+
 def padded(texts: Sequence[Written], pad_id: int, mask_prompt: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Texts side by side: inputs (B, T) and, shifted by one, targets (B, T), T the longest less one.
 

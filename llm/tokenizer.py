@@ -506,7 +506,7 @@ def load(folder: Path) -> Tokenizer:
     """The tokenizer in `folder/tokenizer.json`, of whatever kind. Raises ValueError, in words, when it is unusable."""
     folder = Path(folder)
     document = _read_json(folder / "tokenizer.json")
-    name = folder.name
+    name = paths.called(folder)
     try:
         if "lab" in document:
             return _load_lab(name, document["lab"])

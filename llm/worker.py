@@ -190,7 +190,7 @@ def stamp(folder: Path) -> tuple:
         states = [(folder / name).stat() for name in ("config.json", "model.safetensors", "tokenizer.json")]
     except FileNotFoundError as error:
         raise ValueError(
-            f"The model directory {folder.name} is not whole: {Path(error.filename).name} is missing."
+            f"The model directory {paths.called(folder)} is not whole: {Path(error.filename).name} is missing."
         ) from None
     return tuple((state.st_mtime_ns, state.st_size, state.st_ino) for state in states)
 

@@ -16,7 +16,16 @@ from pathlib import Path
 import pytest
 
 from llm import corpora, duplicates, paths, rows
-from llm.corpora import classification, instructions, lexicon, preferences, stories, story_check, tasks
+from llm.corpora import (
+    articles,
+    classification,
+    instructions,
+    lexicon,
+    preferences,
+    stories,
+    story_check,
+    tasks,
+)
 from llm.corpora.draw import Draw
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -281,8 +290,39 @@ def test_a_corrected_sentence_differs_in_one_place():
         wrong = (given or instruction.split(": ", 1)[1]).split()
         right = output.split()
         assert len(wrong) == len(right) and sum(a != b for a, b in zip(wrong, right)) == 1, output
-    for article, noun in re.findall(r"\b([Aa]n?) (\w+)", " ".join(output for _, _, output in of("grammar"))):
-        assert (article.lower() == "an") == (noun[0] in "aeiou")
+    for said, noun in re.findall(r"\b([Aa]n?) (\w+)", " ".join(output for _, _, output in of("grammar"))):
+        assert said.lower() == articles.article(noun)
+
+
+def test_the_article_follows_the_sound():
+    for word in (
+        "useful",
+        "unicorn",
+        "uniform",
+        "usual",
+        "European",
+        "one",
+        "ewe",
+        "house",
+        "yellow",
+        "bear",
+    ):
+        assert articles.article(word) == "a", word
+    for word in (
+        "umbrella",
+        "unkind",
+        "uninvited",
+        "ugly",
+        "usher",
+        "hour",
+        "honest",
+        "heir",
+        "egg",
+        "only",
+        "Owl",
+    ):
+        assert articles.article(word) == "an", word
+    assert articles.with_articles("A owl saw a useful box in a hour") == "An owl saw a useful box in an hour"
 
 
 def test_questions_have_the_words_of_the_sentence():

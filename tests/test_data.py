@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -329,15 +330,32 @@ def test_drop_last_over_many_passes_leaves_no_window_out_for_good():
     assert seen == set(range(10))
 
 
+def encoded(characters: str, text: str) -> tuple[np.ndarray, tokenizer.Tokenizer]:
+    encoding = tokenizer.CharTokenizer(characters, eot=True)
+    return np.array(encoding.encode(text, special=True)), encoding
+
+
+def test_documents_begin_at_their_mark_and_at_their_first_word_in_turn():
+    mark = "<|endoftext|>"
+    text = f"abc{mark}\nab{mark}\nbca{mark}c{mark}\nb{mark}{mark}\n"
+    ids, encoding = encoded("abc\n", text)
+    #       a b c # . a b # . b c a # c # . b # # .     (# the mark, . the line end)
+    assert len(ids) == 20 and data.document_begins(ids, encoding).tolist() == [0, 3, 9, 12, 16, 17]
+    for end in range(len(ids) + 1):  # wherever a split falls, nothing begins behind the end
+        assert data.document_begins(ids[:end], encoding).max() < max(end, 1)
+    alone = encoding.encode("abc")
+    assert data.document_begins(np.array(alone), encoding).tolist() == [0]
+
+
 def test_document_windows_begin_where_documents_do():
     # 9 is the end-of-text; three documents of 3, 7 and 2 tokens after it, context 3
     ids = np.array([1, 2, 3, 9, 4, 5, 6, 7, 8, 1, 9, 2, 3])
-    windows = data.DocumentWindows(ids, 3, eot_id=9)
+    windows = data.DocumentWindows(ids, 3, np.array([0, 3, 10]))
     assert windows.starts.tolist() == [0, 3, 6, 9]  # the last document lacks its fourth token
     inputs, targets = windows.inputs_and_targets(np.arange(len(windows)))
     assert inputs.tolist() == [[1, 2, 3], [9, 4, 5], [6, 7, 8], [1, 9, 2]]
     assert targets.tolist() == [[2, 3, 9], [4, 5, 6], [7, 8, 1], [9, 2, 3]]
-    assert len(data.DocumentWindows(ids[:3], 3, eot_id=9)) == 0
+    assert len(data.DocumentWindows(ids[:3], 3, np.array([0]))) == 0
 
 
 def test_what_is_said_of_document_windows_equals_the_loop_written_out():
@@ -345,11 +363,11 @@ def test_what_is_said_of_document_windows_equals_the_loop_written_out():
     for _ in range(200):
         ids = random.integers(0, 5, size=random.integers(0, 40))  # 4 is the end of text
         T = int(random.integers(1, 7))
-        begins = [p for p in range(len(ids)) if p == 0 or ids[p] == 4]
+        begins = [p for p in range(len(ids)) if p == 0 or ids[p] == 4] or [0]
         want = []
         for begin, end in zip(begins, [*begins[1:], len(ids)]):
             want += [list(range(s, s + T)) for s in range(begin, end, T) if s + T < len(ids)]
-        windows = data.DocumentWindows(ids, T, eot_id=4)
+        windows = data.DocumentWindows(ids, T, np.array(begins))
         used = {p for w in want for p in w}
         assert windows.starts.tolist() == [w[0] for w in want]
         assert data.n_used(windows) == len(used)
@@ -361,11 +379,15 @@ def test_what_is_said_of_document_windows_equals_the_loop_written_out():
 
 
 def test_a_text_is_cut_by_document_only_when_it_is_asked_for_and_has_several():
-    ids = np.array([1, 2, 3, 9, 4, 5, 6, 7, 8, 1, 9, 2, 3, 5, 5, 5, 5, 5, 5, 5])
-    cut = lambda **how: data.cut(ids, 3, TrainConfig(validation_fraction=0.2, **how), 9)  # noqa: E731
+    ids, encoding = encoded("abcd", "abc<|endoftext|>dabcabc<|endoftext|>abdddddd")
+    cut = lambda **how: data.cut(ids, 3, TrainConfig(validation_fraction=0.2, **how), encoding)  # noqa: E731
     train, validation = cut()
     assert isinstance(train, data.DocumentWindows) and isinstance(validation, data.DocumentWindows)
     assert len(train.ids) == 16 and len(validation.ids) == 4
-    for plain in (cut(windows="stride"), cut(stride=2), data.cut(ids, 3, TrainConfig(), None)):
+    for plain in (
+        cut(windows="stride"),
+        cut(stride=2),
+        data.cut(ids, 3, TrainConfig(), SimpleNamespace(eot_id=None)),
+    ):
         assert all(isinstance(part, data.Windows) for part in plain)
     assert cut(stride=2)[0].step == 2 and cut(stride=2)[1].step == 3  # validation windows never overlap

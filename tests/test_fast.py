@@ -5,7 +5,7 @@ import torch
 
 from llm import fast
 from llm.config import ModelConfig
-from llm.model import Attention, rope_angles, rope_rates, rotate
+from llm.model import Attention, causal_mask, rope_angles, rope_rates, rotate
 
 EXACT = torch.double
 
@@ -24,7 +24,7 @@ def gradients(value, *inputs):
 def test_attention_is_that_of_the_model(n_kv_head):
     attention = Attention(ModelConfig(vocab_size=5, n_head=4, n_kv_head=n_kv_head, n_embd=24))
     q, k, v = some(2, 4, 9, 6), some(2, n_kv_head, 9, 6, seed=1), some(2, n_kv_head, 9, 6, seed=2)
-    plain = attention.attend(q, k, v, torch.arange(9)[None])
+    plain = attention.attend(q, k, v, causal_mask(torch.arange(9)[None], 9))
     quick = fast.causal_attention(q, k, v, 6**-0.5)
     torch.testing.assert_close(quick, plain)
     for a, b in zip(gradients(quick, q, k, v), gradients(plain, q, k, v)):

@@ -274,6 +274,69 @@ def test_neither_padding_nor_parts_nor_processes_change_a_loss_or_a_gradient(obj
     assert sum(found.count(batch) for batch in shares) == found.count(whole)
 
 
+SHAPES = {
+    "rope": dict(n_kv_head=1),
+    "learned positions": GPT2,
+    "sinusoids": dict(position="sinusoidal"),
+    "a sliding window": dict(sliding_window=5, global_every=2),
+    "norm after": dict(norm_position="post"),
+}
+
+
+def uneven(**settings):
+    """A run on rows of which one is long, so that the others find room."""
+    made = [{"instruction": f"say {word}", "output": word * (20 if i == 3 else 1 + i % 3)}
+            for i, word in enumerate(WORDS * 3)]  # fmt: skip
+    (paths.datasets() / "uneven.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    return replace(config(batch_size=9, **settings), dataset="uneven")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_packed_rows_have_the_loss_and_the_gradient_of_rows_apart(shape):
+    base(dropout=0.0, context_length=128, **SHAPES[shape])
+    found = start(uneven(tune={"mask_prompt": False}))[1]
+    state, packing = start(uneven(tune={"packing": True, "mask_prompt": False}))
+    numbers = packing.batches.numbers(1)
+    apart, together = found.together([found.train[n] for n in numbers]), packing.batch(1)
+    assert len(together[0]) < len(numbers) and together[0].numel() < apart[0].numel()
+    assert packing.count(together) == found.count(apart)
+
+    def gradients(batches):
+        state.model.zero_grad()
+        tallies = [found.tally(state.model, batch) for batch in batches]
+        total = sum(tally.total for tally in tallies) / found.count(apart)
+        total.backward()
+        return float(total), torch.cat([p.grad.flatten() for p in state.model.parameters()])
+
+    loss, gradient = gradients([apart])
+    for batches in (
+        [together],
+        list(zip(*(t.chunk(2) for t in together))),
+        [tuple(t[rank::2] for t in together) for rank in range(2)],
+    ):
+        other, bent = gradients(batches)
+        assert other == pytest.approx(loss, abs=1e-5)
+        assert torch.allclose(bent, gradient, atol=1e-5)
+    with torch.no_grad():  # the very place worked out is of one row, though its line has more
+        place = packing.position(state.model, together)
+        line = int((together[2][0, 1:] == 0).nonzero()[0]) + 1
+        alone = packing.position(state.model, (together[0][:1, :line], together[1][:1, :line]))
+    assert place["loss"] == pytest.approx(alone["loss"]) and place["context"] == alone["context"]
+
+
+def test_a_packed_run_follows_the_curve_of_rows_apart_and_says_when_it_cannot():
+    base(dropout=0.0, context_length=128)
+    apart, together = (
+        trained(uneven(tune={"packing": on}, shuffle=False, max_steps=10), f"packing-{on}")
+        for on in (False, True)
+    )
+    for kind, names in (("step", ("loss", "grad_norm")), ("evaluate", ("val_loss",))):
+        for a, b in zip(seen(apart, kind), seen(together, kind), strict=True):
+            assert [b[n] for n in names] == pytest.approx([a[n] for n in names], abs=1e-4)
+    with pytest.raises(ValueError, match="objective prefer leave it off"):
+        config("prefer", tune={"packing": True})
+
+
 @pytest.mark.parametrize(("n", "drop_last"), [(50, True), (53, False), (3, True)])
 def test_rows_of_like_length_share_a_batch_and_a_pass_still_has_each_row_once(n, drop_last):
     base()
@@ -686,6 +749,4 @@ def test_two_processes_follow_the_curve_of_one(objective):
         assert len(mine) == len(theirs)
         for a, b in zip(mine, theirs):
             numbers = [name for name, value in a.items() if isinstance(value, float)]
-            assert {n: b[n] for n in numbers} == pytest.approx(
-                {n: a[n] for n in numbers}, abs=1e-4, rel=1e-5
-            )
+            assert {n: b[n] for n in numbers} == pytest.approx({n: a[n] for n in numbers}, abs=1e-4, rel=1e-5)

@@ -54,6 +54,15 @@ def test_models_are_listed_when_they_are_whole():
     names = paths.model_names(steps=True)
     assert "mine" in names and "run1" in names and "run1@0000010" in names and "half" not in names
     assert paths.model_folder("run1@0000010").name == "0000010"
+    assert [paths.called(paths.model_folder(name)) for name in names] == names  # no message speaks of "model"
+    built_in = paths.shipped_models() / "story-llama"
+    assert paths.model_folder("story-llama") == built_in
+    (paths.runs() / "story-llama" / "model").mkdir(parents=True)  # has begun, is not there yet
+    assert paths.model_folder("story-llama") == built_in and names == paths.model_names(steps=True)
+    again = paths.runs() / "story-llama" / "model"
+    again.rmdir()
+    whole(again)
+    assert paths.model_folder("story-llama") == again and names == paths.model_names(steps=True)
     for bad in ("half", "../runs", "run1@../..", "run1@99"):
         with pytest.raises(ValueError):
             paths.model_folder(bad)

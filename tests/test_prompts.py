@@ -1,6 +1,7 @@
 """Prompt styles: the published forms, what is learned of them, and what becomes of rows that do not fit."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from tokenizers import decoders, pre_tokenizers
 
 from llm import chat, paths, prompts, tokenizer
 from llm.config import RunConfig, TuneConfig
-from llm.prompts import IGNORED, Written, conversation, manner, padded, write
+from llm.prompts import IGNORED, Written, conversation, lines, manner, packed, padded, write
 
 BYTE = tokenizer.get("byte")
 ROW = {"instruction": "Name the opposite.", "input": "hot", "output": "cold"}
@@ -184,6 +185,37 @@ def test_prompts_are_masked_or_learned():
     row = text([1, 2, 3, 4], [False, False, True, True])
     assert padded([row], 0)[1].tolist() == [[IGNORED, 3, 4]]
     assert padded([row], 0, mask_prompt=False)[1].tolist() == [[2, 3, 4]]
+
+
+def test_texts_share_lines_the_longest_first():
+    assert lines([5, 3, 3, 2, 2, 5], 5) == [[0], [5], [1, 3], [2, 4]]
+    assert lines([4], 4) == [[0]] and lines([], 4) == []
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        lengths = draw.integers(1, 40, size=30).tolist()
+        shared = lines(lengths, 40)
+        assert sorted(n for line in shared for n in line) == list(range(30))
+        assert all(sum(lengths[n] for n in line) <= 40 for line in shared)
+        assert len(shared) <= 11 / 9 * math.ceil(sum(lengths) / 40) + 1
+
+
+def test_packed_rows_lie_end_to_end_and_each_counts_from_nought():
+    eot = 99
+    texts = [text([8, eot]), text([1, 2, 3, eot], [False, False, True, True]), text([4, 5, eot])]
+    inputs, targets, positions = packed(texts, eot)
+    assert inputs.tolist() == [[1, 2, 3], [4, 5, 8]]
+    assert targets.tolist() == [[IGNORED, 3, eot], [5, eot, eot]]
+    assert positions.tolist() == [[0, 1, 2], [0, 1, 0]]
+    assert packed(texts, eot, most=6)[2].tolist() == [
+        [0, 1, 2],
+        [0, 1, 0],
+    ]  # as full as one line, and narrower
+    assert packed(texts, eot, mask_prompt=False)[1].tolist() == [[2, 3, eot], [5, eot, eot]]
+    uneven = [text([1] * 6), *(text([2] * 4) for _ in range(3))]  # 5, 3, 3, 3: 8 wide is 16 places, 5 wide 20
+    assert packed(uneven, eot, most=9)[2].tolist() == [[*range(5), *range(3)], [*range(3), *range(3), 0, 0]]
+    inputs, targets, positions = packed([text([7, 7, 7, 7, eot]), text([1, 2, eot])], eot)
+    assert (inputs.tolist()[1], targets.tolist()[1]) == ([1, 2, eot, eot], [2, eot, IGNORED, IGNORED])
+    assert positions.tolist()[1] == [0, 1, 0, 0]
 
 
 # --- from a dataset --------------------------------------------------------------------------------------------------

@@ -71,12 +71,12 @@ def test_each_objective_has_its_own_datasets():
 
 def test_what_fits_stays_and_the_rest_is_replaced():
     name = kept(GOOD, "orders")
-    dataset, style, mask, length = tab.fitting("instruct", MODEL, name, "chatml")
+    dataset, style, mask, packing, length = tab.fitting("instruct", MODEL, name, "chatml")
     assert (dataset["value"], style["value"]) == (name, "chatml")
-    assert style["visible"] and mask["visible"] and length["visible"]
-    dataset, style, mask, length = tab.fitting("classify", MODEL, name, "chatml")
+    assert style["visible"] and mask["visible"] and packing["visible"] and length["visible"]
+    dataset, style, mask, packing, length = tab.fitting("classify", MODEL, name, "chatml")
     assert dataset["value"] == defaults("classify").dataset and name not in dataset["choices"]
-    assert not style["visible"] and not mask["visible"] and length["visible"]
+    assert not style["visible"] and not mask["visible"] and not packing["visible"] and length["visible"]
     assert not tab.fitting("pretrain", MODEL, name, "chatml")[3]["visible"]
 
 
@@ -135,7 +135,7 @@ def test_a_field_set_to_not_used_is_not_guessed_again():
     assert "SECRET" not in re.sub(r"<[^>]+>", "", shown)
     seen = room.looked_at(room.found(None, *asked), "instruct", "instruction", ["instruction", "", "output"])
     _, made = room.written_whole(
-        room.found(None, *asked), seen, room.run_of("instruct", MODEL, "", "plain", True, 0)
+        room.found(None, *asked), seen, room.run_of("instruct", MODEL, "", "plain", True, False, 0)
     )
     assert made[0].source["input"] == ""
 
@@ -186,7 +186,7 @@ def test_foreign_text_is_escaped():
     asked = pasted([{"instruction": evil, "output": evil, evil: 1}, {"instruction": evil}])
     drawings = [*drawn(asked)[:4], room.row_drawn(None, MODEL, "plain", 0, 1, *asked, "", *NO_COLUMNS)]
     name = kept([{"instruction": evil, "output": evil}] * 3, "evil")
-    drawings += [room.batch_drawn("instruct", MODEL, name, "plain", True, 0, 1)]
+    drawings += [room.batch_drawn("instruct", MODEL, name, "plain", True, False, 0, 1)]
     assert any("&lt;" in drawing for drawing in drawings)
     assert not any("<img" in drawing for drawing in drawings)
 
@@ -217,7 +217,7 @@ def test_rows_are_kept_with_the_split_that_was_shown():
     ]
     shown = words(drawn(source(dataset=dataset["value"]))[2])
     assert "train 11 rows" in shown and "validation 4 rows" in shown and "test 5 rows" in shown
-    config = room.run_of("instruct", MODEL, dataset["value"], "plain", True, 0)
+    config = room.run_of("instruct", MODEL, dataset["value"], "plain", True, False, 0)
     assert {name: len(part) for name, part in room.tuning.examples_of(config).parts.items()} == dict(
         train=11, validation=4, test=5
     )
@@ -253,23 +253,25 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path):
 def test_lengths_are_those_of_what_is_trained_on():
     name = kept(GOOD, "orders")
     asked = [*source(dataset=name), "", *NO_COLUMNS]
-    config = room.run_of("instruct", MODEL, name, "plain", True, 0)
+    config = room.run_of("instruct", MODEL, name, "plain", True, False, 0)
     examples = [e for part in room.tuning.examples_of(config).parts.values() for e in part]
     longest = max(len(e.texts[0]) - 1 for e in examples)
     html, cut = room.measured(None, MODEL, "plain", 0, *asked)
     assert f"the longest {longest}" in words(html) and "nothing is cut" in cut
     html, cut = room.measured(None, MODEL, "plain", longest - 2, *asked)
-    found = room.tuning.examples_of(room.run_of("instruct", MODEL, name, "plain", True, longest - 2))
+    found = room.tuning.examples_of(room.run_of("instruct", MODEL, name, "plain", True, False, longest - 2))
     assert found.truncated == [2] and f"2 {longest} {longest - 2} cut at its end" in words(cut)
 
 
 def test_a_prompt_that_fills_the_limit_is_named_as_training_names_it():
     name = kept([GOOD[0], GOOD[2], GOOD[1]], "orders")
-    examples = room.tuning.examples_of(room.run_of("instruct", MODEL, name, "plain", True, 0)).parts["train"]
+    examples = room.tuning.examples_of(room.run_of("instruct", MODEL, name, "plain", True, False, 0)).parts[
+        "train"
+    ]
     begin = int(
         next(e for e in examples if e.row == 3).texts[0].answer.argmax()
     )  # tokens of the longest prompt
-    found = room.tuning.examples_of(room.run_of("instruct", MODEL, name, "plain", True, begin - 1))
+    found = room.tuning.examples_of(room.run_of("instruct", MODEL, name, "plain", True, False, begin - 1))
     assert [row for row, _ in found.rejected] == [3]
     _, cut = room.measured(None, MODEL, "plain", begin - 1, *source(dataset=name), "", *NO_COLUMNS)
     assert f"3 its prompt alone fills the {begin - 1} tokens" in words(cut)
@@ -310,13 +312,34 @@ def test_the_batch_is_the_one_that_trains(objective, dataset, masked):
     from llm.objectives import OBJECTIVES
     from ui.plans import shape_of
 
-    config = replace(room.run_of(objective, MODEL, dataset, "plain", masked, 0), model=shape_of(MODEL))
+    config = replace(room.run_of(objective, MODEL, dataset, "plain", masked, False, 0), model=shape_of(MODEL))
     loop = OBJECTIVES[objective](config, tokenizer.load(paths.model_folder(MODEL)))
     for number in (1, 2, 30):
         inputs, targets = loop.batch(number - 1)
-        html = room.batch_drawn(objective, MODEL, dataset, "plain", masked, 0, number)
+        html = room.batch_drawn(objective, MODEL, dataset, "plain", masked, False, 0, number)
         assert cells(html, "x") == inputs[: room.DRAWN].tolist()
         assert cells(html, "y") == targets[: room.DRAWN].tolist()
+        assert f"{int((targets != -100).sum()):,} count for the loss" in words(html)
+
+
+def test_packed_rows_are_drawn_as_they_train():
+    from dataclasses import replace
+
+    from llm.objectives import Instruct
+    from ui.plans import shape_of
+
+    config = room.run_of("instruct", MODEL, "instructions", "plain", True, True, 0)
+    loop = Instruct(replace(config, model=shape_of(MODEL)), tokenizer.load(paths.model_folder(MODEL)))
+    for number in (1, 7):
+        inputs, targets, positions = loop.batch(number - 1)
+        html = room.batch_drawn("instruct", MODEL, "instructions", "plain", True, True, 0, number)
+        assert cells(html, "x") == inputs[: room.DRAWN].tolist()
+        assert cells(html, "y") == targets[: room.DRAWN].tolist()
+        first = re.search(r"<tr class='x'>(.*?)</tr>", html)[1].split("<td ")[1:]
+        begins = [place for place, cell in enumerate(first) if "ft-begin" in cell]
+        real = [place for place, cell in enumerate(first) if "ft-pad" not in cell]
+        assert begins == [place for place in real if positions[0, place] == 0] and begins[0] == 0
+        assert f"They lie in {len(inputs)} lines" in words(html)
         assert f"{int((targets != -100).sum()):,} count for the loss" in words(html)
 
 
@@ -328,11 +351,11 @@ def test_a_pair_is_drawn_side_by_side_and_as_it_trains():
 
     table = [dict(prompt=f"Say {n}.", chosen=f"It is {n}.", rejected="No, I will not.") for n in range(12)]
     name = kept(table, "pairs", "prefer")
-    config = replace(room.run_of("prefer", MODEL, name, "plain", True, 0), model=shape_of(MODEL))
+    config = replace(room.run_of("prefer", MODEL, name, "plain", True, False, 0), model=shape_of(MODEL))
     inputs, targets = Prefer(config, tokenizer.load(paths.model_folder(MODEL))).pairs(
         room.picked(config, room.tuning.examples_of(config), 0)
     )
-    html = room.batch_drawn("prefer", MODEL, name, "plain", True, 0, 1)
+    html = room.batch_drawn("prefer", MODEL, name, "plain", True, False, 0, 1)
     assert cells(html, "x") == inputs.flatten(0, 1)[: room.DRAWN].tolist()
     assert cells(html, "y") == targets.flatten(0, 1)[: room.DRAWN].tolist()
     row = room.row_drawn(
@@ -349,9 +372,9 @@ def test_a_classifier_reads_the_last_real_token():
 
     table = [dict(text="word " * (1 + n % 5) + str(n), label="ab"[n % 2]) for n in range(40)]
     name = kept(table, "words", "classify")
-    config = replace(room.run_of("classify", MODEL, name, "plain", True, 0), model=shape_of(MODEL))
+    config = replace(room.run_of("classify", MODEL, name, "plain", True, False, 0), model=shape_of(MODEL))
     inputs, last, labels = Classify(config, tokenizer.load(paths.model_folder(MODEL))).batch(0)
-    html = room.batch_drawn("classify", MODEL, name, "plain", True, 0, 1)
+    html = room.batch_drawn("classify", MODEL, name, "plain", True, False, 0, 1)
     assert cells(html, "x") == inputs[: room.DRAWN].tolist() and not cells(html, "y")
     read = [
         re.findall(r"<td class='([^']*)'", line) for line in re.findall(r"<tr class='x'>(.*?)</tr>", html)
@@ -379,14 +402,14 @@ def test_steps_go_through_all_rows_also_those_left_out():
 
 def test_text_has_no_prompts_and_says_so():
     asked = source(objective="pretrain", dataset="verse")
-    assert "windows" in room.batch_drawn("pretrain", MODEL, "verse", "plain", True, 0, 1)
+    assert "windows" in room.batch_drawn("pretrain", MODEL, "verse", "plain", True, False, 0, 1)
     assert "windows" in room.measured(None, MODEL, "plain", 0, *asked, "", *NO_COLUMNS)[0]
     assert "Plain text" in drawn(asked)[0]
 
 
 def test_a_model_that_has_gone_is_said_in_place():
     for html in (
-        room.batch_drawn("instruct", "no-such-model", "instructions", "plain", True, 0, 1),
+        room.batch_drawn("instruct", "no-such-model", "instructions", "plain", True, False, 0, 1),
         room.row_drawn(None, "no-such-model", "plain", 0, 1, *pasted(GOOD), "", *NO_COLUMNS),
         room.measured(None, "no-such-model", "plain", 0, *pasted(GOOD), "", *NO_COLUMNS)[0],
     ):

@@ -134,6 +134,17 @@ def test_start_refuses_what_the_button_would_not_allow(text, queued):
     assert not tab.ROOM.own_runs(visitor("me"))
 
 
+def test_a_run_may_not_take_the_name_of_a_built_in_model(text, queued):
+    refused = tab.preview("story-llama", *form())
+    assert (
+        "There is a built-in model called" in refused[1]
+        and tab.preview("my-llama", *form())[3]["interactive"]
+    )
+    with pytest.raises(ValueError, match="choose another name for the run"):
+        tab.start(visitor("me"), "story-llama", *form())
+    assert not tab.ROOM.own_runs(visitor("me"))
+
+
 def test_the_plan_counts_by_formula(text):
     config, full, tokens = tab.ready(*form())
     plan = tab.plan(full, tokens)

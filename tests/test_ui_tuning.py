@@ -71,11 +71,13 @@ def classes(n=20, labels=("glad", "sad")):
     return dataset("classes", rows)
 
 
-def form(objective="instruct", data=None, model="tiny", style="plain", mask=True, most=0, **changes):
+def form(
+    objective="instruct", data=None, model="tiny", style="plain", mask=True, packing=False, most=0, **changes
+):
     """The values of the whole form, tiny and with the changes."""
     data = data or {"instruct": instructions, "prefer": pairs, "classify": classes}[objective]()
     given = {name: tuning.value_of(defaults(objective), name) for name in tuning.FIELDS} | TINY | changes
-    return [objective, model, data, style, mask, most, *(given[name] for name in tuning.FIELDS)]
+    return [objective, model, data, style, mask, packing, most, *(given[name] for name in tuning.FIELDS)]
 
 
 def label(*asked):
@@ -108,7 +110,7 @@ def test_the_command_shown_gives_the_run_that_start_makes(objective, trained, qu
 
 def test_what_does_not_matter_is_hidden_and_left_alone():
     values = dict(
-        zip(tuning.FIELDS, form("instruct", lora_rank=999, label_smoothing=0.3, preference_loss="ipo")[6:])
+        zip(tuning.FIELDS, form("instruct", lora_rank=999, label_smoothing=0.3, preference_loss="ipo")[7:])
     )
     used = tuning.matters("instruct", values)
     assert not used & {
@@ -125,7 +127,7 @@ def test_what_does_not_matter_is_hidden_and_left_alone():
     assert "lora_rank" in tuning.matters("instruct", values | {"trained": "lora"})
     assert "label_smoothing" in tuning.matters("prefer", values | {"preference_loss": "dpo"})
     assert "label_smoothing" not in tuning.matters("prefer", values)
-    updates = tuning.show_what_matters("prefer", *form("prefer", trained="lora")[6:])
+    updates = tuning.show_what_matters("prefer", *form("prefer", trained="lora")[7:])
     shown = {name for name, update in zip(tuning.CHANGING, updates) if update["visible"]}
     assert {"beta", "lora_alpha"} <= shown and "sample_tokens" in shown and "prompts" not in shown
 
@@ -145,6 +147,7 @@ def test_an_objective_opens_with_its_row_of_the_table(objective):
         data,
         config.tune.prompt_style,
         config.tune.mask_prompt,
+        config.tune.packing,
         0,
         *given.values(),
     ]
@@ -152,7 +155,7 @@ def test_an_objective_opens_with_its_row_of_the_table(objective):
 
 
 def test_each_scaling_says_what_the_product_is_multiplied_by():
-    given = dict(zip(tuning.FIELDS, form("instruct", trained="lora", lora_rank=16, lora_alpha=32.0)[6:]))
+    given = dict(zip(tuning.FIELDS, form("instruct", trained="lora", lora_rank=16, lora_alpha=32.0)[7:]))
     html = tuning.effect(given)["value"]
     cells = re.findall(r"<td class=num>([\d.]+)</td>", html)
     assert [float(cell) for cell in cells] == pytest.approx([32 / 16, 32, 32 / math.sqrt(16)])

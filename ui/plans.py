@@ -67,15 +67,15 @@ def encoding_of(dataset: str, encoding: str, start_from: str) -> tokenizer.Token
 @functools.lru_cache(maxsize=32)
 def _sample(
     dataset: str, modified: int, encoding: str, start_from: str
-) -> tuple[np.ndarray, int | None, float]:
-    """Ids of the first part of a text, the encoding's end of text, and how many times longer the whole text is."""
+) -> tuple[np.ndarray, tokenizer.Tokenizer, float]:
+    """Ids of the first part of a text, the encoding, and how many times longer the whole text is."""
     text = files.read_text(corpora.path(dataset)).text
     chosen = encoding_of(dataset, encoding, start_from)
     ids = np.array(chosen.encode(text[:SAMPLE], special=True), dtype=np.int64)
-    return ids, chosen.eot_id, max(len(text) / SAMPLE, 1.0)
+    return ids, chosen, max(len(text) / SAMPLE, 1.0)
 
 
-def sample_of(config: RunConfig) -> tuple[np.ndarray, int | None, float]:
+def sample_of(config: RunConfig) -> tuple[np.ndarray, tokenizer.Tokenizer, float]:
     """`_sample` of a run's text. Raises ValueError when it cannot be read or has a character that the encoding lacks."""
     modified = corpora.path(config.dataset).stat().st_mtime_ns
     return _sample(config.dataset, modified, config.tokenizer, config.start_from)
@@ -90,8 +90,8 @@ def token_count(config: RunConfig) -> int:
 def check_text(config: RunConfig) -> None:
     """Raise NotReady when the text has no window, or no whole batch of them, cut as training cuts it."""
     train, T = config.train, config.model.context_length
-    ids, eot_id, times = sample_of(config)
-    cut, _ = data.cut(ids, T, train, eot_id)
+    ids, encoding, times = sample_of(config)
+    cut, _ = data.cut(ids, T, train, encoding)
     tokens, windows = round(len(cut.ids) * times), round(len(cut) * times)
     about = "about " if times > 1 else ""
     if not windows:

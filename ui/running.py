@@ -50,6 +50,14 @@ def is_tuning(config: dict[str, Any]) -> bool:
     return (config.get("objective") or "pretrain") != "pretrain"
 
 
+def free_name(name: str) -> str:
+    """The name for a new run. Raises ValueError when it is unsafe, or a built-in model's: all would get the run's instead."""
+    paths.checked_name(name, "run name")
+    if paths.is_model(paths.shipped_models() / name):
+        raise ValueError(f"There is a built-in model called {name!r}: choose another name for the run.")
+    return name
+
+
 @dataclass(frozen=True)
 class Room:
     """The training runs that one tab is about; its methods are handlers."""
@@ -107,7 +115,7 @@ class Room:
                 and time.time() - run.meta["created"] < DOUBLE_CLICK
             ):
                 return [run.name, "", *self.look(request, run.name, "")]
-        run = Run.create("train", wanted, visitor, name=name)
+        run = Run.create("train", wanted, visitor, name=free_name(name) if name else "")
         dispatch.pump()
         return [run.name, "", *self.look(request, run.name, "")]
 

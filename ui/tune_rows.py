@@ -280,7 +280,7 @@ def _repeats(place: Source, kind: str, columns: tuple[tuple[str, str], ...]) -> 
 
 
 def run_of(
-    objective: str, model: str | None, dataset: str | None, style: str, mask: bool, length: Any
+    objective: str, model: str | None, dataset: str | None, style: str, mask: bool, packing: bool, length: Any
 ) -> RunConfig:
     """A run with what stands above the rooms, all else as the objective is best begun. Raises ValueError."""
     if not model:
@@ -288,8 +288,9 @@ def run_of(
     opening = defaults(objective if objective in DEFAULTS else "instruct")
     most = int(length) if isinstance(length, (int, float)) and not isinstance(length, bool) else 0
     tune = replace(
-        opening.tune, prompt_style=style or "plain", mask_prompt=bool(mask), max_length=max(most, 0)
-    )
+        opening.tune, prompt_style=style or "plain", mask_prompt=bool(mask), max_length=max(most, 0),
+        packing=bool(packing) and objective == "instruct",
+    )  # fmt: skip
     return replace(opening, start_from=model, dataset=dataset or "", tune=tune)
 
 
@@ -338,7 +339,7 @@ def measured(request: gr.Request, model: str, style: str, length: Any, *asked: A
     if seen.kind == "text":
         return [message(NO_PICTURE), ""]
     try:
-        config = run_of(source[1], model, source[2], style, True, length)
+        config = run_of(source[1], model, source[2], style, True, False, length)
         most, context = limits(config)
         _, made = written_whole(place, seen, config)
     except ValueError as error:
@@ -378,7 +379,7 @@ def row_drawn(request: gr.Request, model: str, style: str, length: Any, number: 
                 else f"is not there: rows end at {last:,}"
             )
             return message(f"Row {number:,} {why}.", "warning")
-        config = run_of(source[1], model, source[2], style, True, length)
+        config = run_of(source[1], model, source[2], style, True, False, length)
         return _row_picture(row, seen, config)
     except ValueError as error:
         return message(str(error), "warning")
@@ -442,13 +443,13 @@ def one_on(request: gr.Request, number: Any, *asked: Any) -> int:
 
 
 def batch_drawn(
-    objective: str, model: str, dataset: str, style: str, mask: bool, length: Any, number: Any
+    objective: str, model: str, dataset: str, style: str, mask: bool, packing: bool, length: Any, number: Any
 ) -> str:
     """A batch of the dataset above as the run's first steps get it: ids, targets, masks and filling."""
     if objective == "pretrain":
         return message(NO_PICTURE)
     try:
-        config = run_of(objective, model, dataset, style, mask, length)
+        config = run_of(objective, model, dataset, style, mask, packing, length)
         if not dataset:
             raise ValueError("Choose a dataset above.")
         examples = tuning.examples_of(config)
@@ -464,7 +465,8 @@ def picked(config: RunConfig, examples: prompts.Examples, step: int) -> list[Any
         len(learned), min(train.batch_size, len(learned)), train.shuffle, train.seed, train.drop_last
     )
     longest = [max(map(len, example.texts)) for example in learned]
-    return [learned[place] for place in data.alike(batches, longest, step)]
+    drawn = batches.numbers(step) if config.tune.packing else data.alike(batches, longest, step)
+    return [learned[place] for place in drawn]
 
 
 def _batch_picture(config: RunConfig, examples: prompts.Examples, number: int) -> str:
@@ -473,6 +475,9 @@ def _batch_picture(config: RunConfig, examples: prompts.Examples, number: int) -
     pad_id = encoding.eot_id or 0
     if config.objective == "classify":
         lines, n_texts, said = _class_lines(chosen, examples.labels, pad_id)
+    elif config.tune.packing:
+        most = max(len(example.texts[0]) for example in examples.parts["train"]) - 1
+        lines, n_texts, said = _packed_lines(config, chosen, pad_id, most)
     else:
         lines, n_texts, said = _answer_lines(config, chosen, pad_id)
     ids = {int(id) for line in lines for id in (*line.inputs, *line.targets)} - {prompts.IGNORED}
@@ -493,19 +498,42 @@ def _answer_lines(config: RunConfig, chosen: list[Any], pad_id: int) -> tuple[li
         for side in (("chosen", "rejected") if pairs else ("",))
     ]
     inputs, targets = prompts.padded(texts, pad_id, pairs or config.tune.mask_prompt)
-    learned, filled = (
-        int((targets != prompts.IGNORED).sum()),
-        sum(inputs.shape[1] - len(t) + 1 for t in texts),
-    )
-    said = (
-        f"Of {targets.size:,} places {learned:,} count for the loss, {filled:,} are filled up and the other "
-        f"{targets.size - learned - filled:,} belong to prompts: there the target is {prompts.IGNORED}."
-    )
     lines = [
         figures.Line(name, x.tolist(), y.tolist(), len(text) - 1)
         for name, x, y, text in zip(names[:DRAWN], inputs, targets, texts)
     ]
-    return lines, len(texts), said
+    return lines, len(texts), _counted(targets, texts)
+
+
+def _counted(targets: np.ndarray, texts: list[Any]) -> str:
+    """What the places of a batch are for."""
+    learned, filled = int((targets != prompts.IGNORED).sum()), targets.size - sum(len(t) - 1 for t in texts)
+    return (
+        f"Of {targets.size:,} places {learned:,} count for the loss, {filled:,} are filled up and the other "
+        f"{targets.size - learned - filled:,} belong to prompts: there the target is {prompts.IGNORED}."
+    )
+
+
+def _packed_lines(
+    config: RunConfig, chosen: list[Any], pad_id: int, most: int
+) -> tuple[list[figures.Line], int, str]:
+    """Rows end to end; where one begins nothing before it is seen, and its positions count from 0."""
+    texts = [example.texts[0] for example in chosen]
+    inputs, targets, _ = prompts.packed(texts, pad_id, config.tune.mask_prompt, most)
+    apart, lines = prompts.padded(texts, pad_id)[0].size, []
+    for line, numbers in enumerate(prompts.shared_lines(texts, most)):
+        ends = np.cumsum([len(texts[number]) - 1 for number in numbers]).tolist()
+        title = "Rows " + ", ".join(f"{chosen[number].row:,}" for number in numbers)
+        lines.append(
+            figures.Line(
+                title, inputs[line].tolist(), targets[line].tolist(), ends[-1], begins=(0, *ends[:-1])
+            )
+        )
+    said = (
+        f"They lie in {len(lines)} lines, each row seeing only itself from where it begins (position 0, a bar at its left); "
+        f"apart they would take {apart:,} places. {_counted(targets, texts)}"
+    )
+    return lines[:DRAWN], len(lines), said
 
 
 def _class_lines(chosen: list[Any], labels: list[str], pad_id: int) -> tuple[list[figures.Line], int, str]:
@@ -791,7 +819,10 @@ def build_batch(view: View, shared: Any) -> gr.HTML:
     picture = gr.HTML(padding=False, elem_id="rows-batch", min_height=60)
     with gr.Accordion("What the limit cuts off", open=False, elem_classes="lab-quiet"):
         cut = gr.HTML(padding=False, elem_id="rows-cut")
-    show_code("llm.prompts:padded", "llm.prompts:_shortened", "llm.data:alike", "llm.data:Batches")
+    show_code(
+        "llm.prompts:padded", "llm.prompts:packed", "llm.prompts:shared_lines", "llm.prompts:lines", "llm.prompts:_shortened",
+        "llm.data:alike", "llm.data:Batches",
+    )  # fmt: skip
     view.keep("rows-batch", number)
     asked = [*shared.form, number]
     gr.on([box.change for box in asked], batch_drawn, asked, picture, trigger_mode="always_last", **QUIET)

@@ -21,7 +21,12 @@ from ui.plans import NotReady
 from ui.view import View
 
 FIRST = "instruct"  # the objective that the form opens with
-SHARED = ("prompt_style", "mask_prompt", "max_length")  # knobs of TuneConfig that stand above the rooms
+SHARED = (
+    "prompt_style",
+    "mask_prompt",
+    "packing",
+    "max_length",
+)  # knobs of TuneConfig that stand above the rooms
 TRAIN_FIELDS = tuple(k.name for k in knobs(TrainConfig))
 TUNE_FIELDS = tuple(k.name for k in knobs(TuneConfig) if k.name not in SHARED)
 RUN_FIELDS = ("prompts", "sample_tokens")
@@ -63,8 +68,8 @@ def matters(objective: str, values: dict[str, Any]) -> set[str]:
 
 
 def settings(
-    objective: str | None, model: str | None, dataset: str | None, style: str, mask_prompt: bool, max_length: Any,
-    *values: Any,
+    objective: str | None, model: str | None, dataset: str | None, style: str, mask_prompt: bool, packing: bool,
+    max_length: Any,     *values: Any,
 ) -> RunConfig:  # fmt: skip
     """The run that shared controls and form describe. Raises NotReady or ValueError.
 
@@ -90,7 +95,7 @@ def settings(
     if objective in ("instruct", "prefer"):
         others["prompt_style"] = str(style or "")
     if objective == "instruct":
-        others["mask_prompt"] = bool(mask_prompt)
+        others |= {"mask_prompt": bool(mask_prompt), "packing": bool(packing)}
     if objective != "pretrain":
         length = next(knob for knob in knobs(TuneConfig) if knob.name == "max_length")
         others["max_length"] = forms.converted(length, 0 if max_length in (None, "") else max_length)
@@ -190,7 +195,7 @@ def preview(name: str, *form: Any) -> list[Any]:
     try:
         config, full, about = ready(*form)
         if name:
-            paths.checked_name(name, "run name")
+            running.free_name(name)
     except ValueError as error:
         return plans.refused(error)
     command = dispatch.command_line("train", name or new_name(config.dataset), config)
@@ -334,7 +339,7 @@ class Shared(Protocol):
     """The controls above all rooms of the tab."""
 
     objective: gr.Radio
-    form: list[gr.components.Component]  # objective, model, dataset, style, mask_prompt, max_length
+    form: list[gr.components.Component]  # objective, model, dataset, style, mask_prompt, packing, max_length
 
 
 @dataclass(frozen=True)
@@ -501,7 +506,10 @@ def build(view: View, shared: Shared) -> None:
         "llm.losses:preference",
         label="Show the code: the losses",
     )
-    show_code("llm.prompts:padded", "llm.prompts:write", label="Show the code: what is masked")
+    show_code(
+        "llm.prompts:padded", "llm.prompts:packed", "llm.model:packed_mask", "llm.prompts:write",
+        label="Show the code: what is masked",
+    )  # fmt: skip
 
     running.wire(view, ROOM, watched)
     asked = [made.name, *made.form]

@@ -440,7 +440,7 @@ def _checked(origin: Path, dtype: str) -> ModelConfig:
     document = read_json(origin / "tokenizer.json", MOST_TOKENIZER)
     if "lab" in document:
         raise ValueError(
-            f"The encoding of {origin.name} cuts texts into {document['lab'].get('kind', 'own')}s, and other tools have no "
+            f"The encoding of {paths.called(origin)} cuts texts into {document['lab'].get('kind', 'own')}s, and other tools have no "
             "file for that: train the model with a byte-level BPE encoding, such as stories-1280."
         )
     return config
@@ -460,7 +460,7 @@ def _write_weights(
             tensors = families.to_theirs(config, weights)
             checkpoint.write_tensors(folder / "model.safetensors", wanted, tensors, progress)
     except SafetensorError as error:
-        raise ValueError(f"The weights of {origin.name} cannot be read: {error}.") from None
+        raise ValueError(f"The weights of {paths.called(origin)} cannot be read: {error}.") from None
 
 
 def _write_texts(origin: Path, folder: Path, config: ModelConfig, dtype: str) -> None:
@@ -529,7 +529,7 @@ def special_ids(origin: Path, settings: Mapping[str, Any]) -> dict[str, int | No
 def _card(origin: Path, config: ModelConfig, theirs: Mapping[str, Any], dtype: str) -> str:
     """The model card: what our card says (data, command, losses), and how to open the folder."""
     file = origin / "README.md"
-    own = file.read_text(encoding="utf-8") if file.is_file() else f"# {origin.name}\n"
+    own = file.read_text(encoding="utf-8") if file.is_file() else f"# {paths.called(origin)}\n"
     front = "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- llm-lab\n---\n\n"
     if own.startswith("---"):
         front = ""  # it has one

@@ -671,14 +671,14 @@ def _write(
                 if progress:
                     progress(part.theirs, done, total)
     except SafetensorError as error:
-        raise ValueError(f"The weights of {folder.name} cannot be read: {error}.") from None
+        raise ValueError(f"The weights of {paths.called(folder)} cannot be read: {error}.") from None
     finally:
         writer.close()
 
 
 def _check_whole(folder: Path, names: set[str]) -> None:
     if missing := sorted(set(families.our_shapes(inventory.shape(folder))) - names):
-        raise ValueError(f"The weights of {folder.name} are not whole: {missing[0]} is missing.")
+        raise ValueError(f"The weights of {paths.called(folder)} are not whole: {missing[0]} is missing.")
 
 
 def _values(part: Part, config: ModelConfig, weights: Any) -> numpy.ndarray:

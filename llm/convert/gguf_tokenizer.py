@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from llm import paths
 from llm.tokenizer import (
     CL100K_SPLIT,
     EOT,
@@ -292,12 +293,12 @@ def check(folder: Path) -> dict[str, Any]:
     document = _json(folder / "tokenizer.json")
     if "lab" in document:
         raise ValueError(
-            f"The encoding of {folder.name} has single {document['lab']['kind']}s as tokens, and GGUF knows no such one: train "
+            f"The encoding of {paths.called(folder)} has single {document['lab']['kind']}s as tokens, and GGUF knows no such one: train "
             "a model with a byte-level BPE encoding to take it to llama.cpp."
         )
     if (kind := document["model"].get("type")) != "BPE":
         raise ValueError(
-            f"The encoding of {folder.name} is of the kind {kind}; only BPE goes into a GGUF file."
+            f"The encoding of {paths.called(folder)} is of the kind {kind}; only BPE goes into a GGUF file."
         )
     return document
 
@@ -312,7 +313,7 @@ def settings_of(folder: Path, rows: int) -> tuple[dict[str, Any], list[str]]:
     vocab = document["model"]["vocab"] | {text: token["id"] for text, token in added.items()}
     if max(vocab.values()) >= rows:
         raise ValueError(
-            f"The encoding of {folder.name} has ids up to {max(vocab.values()):,} and its model {rows:,} rows."
+            f"The encoding of {paths.called(folder)} has ids up to {max(vocab.values()):,} and its model {rows:,} rows."
         )
     tokens, types = [f"[PAD{id}]" for id in range(rows)], [UNUSED] * rows
     for text, id in vocab.items():
@@ -335,7 +336,7 @@ def _roles(document: Mapping[str, Any], vocab: Mapping[str, int], folder: Path) 
     if "eos_token" not in ids:
         if EOT not in vocab:
             raise ValueError(
-                f"The encoding of {folder.name} has no token that ends a text, and llama.cpp needs one."
+                f"The encoding of {paths.called(folder)} has no token that ends a text, and llama.cpp needs one."
             )
         ids["eos_token"] = vocab[EOT]
     ids.setdefault("bos_token", ids["eos_token"])  # llama.cpp would take token number 11

@@ -455,7 +455,7 @@ def _plan(origin: Path, config: ModelConfig, rates: Rates) -> tuple[dict[str, Gr
     files = {"model.onnx": graph_of(config, False, rates)}
     if _bytes(files["model.onnx"]) > MOST:
         raise ValueError(
-            f"{origin.name} would take {_bytes(files['model.onnx']) / 1e9:.1f} GB, and an ONNX file holds at most "
+            f"{paths.called(origin)} would take {_bytes(files['model.onnx']) / 1e9:.1f} GB, and an ONNX file holds at most "
             f"{MOST / 1e9:.1f} GB."
         )
     try:

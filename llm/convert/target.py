@@ -75,7 +75,7 @@ def refuse_own_encoding(origin: Path) -> None:
     document = hugging_face.read_json(origin / "tokenizer.json", hugging_face.MOST_TOKENIZER)
     if "lab" in document:
         raise ValueError(
-            f"The encoding of {origin.name} cuts texts into {document['lab'].get('kind', 'own')}s, and other tools have no "
+            f"The encoding of {paths.called(origin)} cuts texts into {document['lab'].get('kind', 'own')}s, and other tools have no "
             "file for that: train the model with a byte-level BPE encoding, such as stories-1280."
         )
 

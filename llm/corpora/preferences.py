@@ -15,7 +15,7 @@ from llm import duplicates
 from llm.corpora import stories, story_check
 from llm.corpora.draw import Draw
 
-SEED = 23
+SEED = 24
 SPLITS = {"train": 240, "validation": 20, "test": 40}  # rows of each reason
 LONGEST = (
     150  # words of a prompt with an ending: with 256 tokens of context, room is left for a chat template

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from llm.corpora.articles import with_articles
+
 SEPARATOR = "<|endoftext|>"
 SEED = 7
 COUNT = 2600
@@ -130,6 +132,7 @@ WORDS = {
     "near": _words("behind, beside, near, next to, across from, close to"),
     "weather": _words("bright, windy, misty, warm, cool, grey, quiet, rainy, sunny, breezy, cloudy, fine, still, mild, clear"),
     "hour": _words("morning, afternoon, evening, day"),
+    "daytime": _words("morning, afternoon, evening"),
     "weekday": _words("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday"),
     "month": _words("March, April, May, June, July, September, October, November, December, January"),
         "span": _words("week, month, year"),
@@ -211,7 +214,7 @@ PHRASES = {
         "late one {weather} {hour}", "on a {weather} {weekday} in {season}",
     ),
     "often": ("every {hour}", "each {weather} {hour}", "on every {weather} {weekday}", "most {weekday}s",
-              "each {weekday}", "every {weekday} {hour}"),
+              "each {weekday}", "every {weekday} {daytime}"),
     "use_when": ("{spot}", "{event}", "{spot} every {weekday}", "{spot} in {month}", "{spot} each {season}"),
     "use_once": ("{spot}", "{spot} with {his} {kin}", "all {weekday} {spot}"),
 }  # fmt: skip
@@ -251,6 +254,10 @@ INTRO = (
     "this is the story of {N}, a {nature} {K} with {fur} {part}.",
     "{N} was a {nature} {K} with {fur} fur and a {heart} heart.",
     "long ago, a {nature} {K} named {N} lived {home}.",
+    "once upon a time, a {nature} {K} named {N} lived {home}.",
+    "once upon a time there was a {nature} {K} called {N}.",
+    "the {K} who lived {home} was called {N}.",
+    "the {nature} {K} in this story was called {N} and lived {home}.",
     "in {month}, when this story begins, {N} was a {nature} {K} who lived {home}.",
 )
 DETAIL = (
@@ -316,7 +323,7 @@ OBSTACLES = {
                "high in a tall {hill}", "on a high peg above the door of the {building}"),
         trouble=("{he} jumped {number} times, but the {T} was too high.", "{he} stretched {his} {fur} paws, but {he} could not reach the {T}.",
                  "it was so high that {his} neck ached after {number} minutes.", "the {hill} was too high to climb, and {N} could not reach the {T}."),
-        plea=("too high for a {nature} {K} like me", "so high that I cannot reach it", "up high, and I am too small"),
+        plea=("too high for a {nature} {K} like me", "so high that no {K} can reach it", "up high, and a {K} is too small"),
         tools={"ladder": "a {ragged} ladder", "stool": "a {ragged} stool", "bench": "a {ragged} bench", "barrel": "a {ragged} barrel"},
         work=("they set the {R} under the {T}, and {N} climbed up {slowly}.", "the {J} held the {R} while {N} climbed up to the {T}.",
               "{slowly}, {N} climbed onto the {ragged} {R} {spot} and reached the {A} {T}.", "with the {ragged} {R} under {his} {fur} paws, {N} {slowly} reached the {A} {T}."),
@@ -326,7 +333,7 @@ OBSTACLES = {
                "on a rock in the middle of the {water}"),
         trouble=("the water was {flow} and {flow}, and {N} could not swim.", "there was no way over the {flow} water to the {T}.",
                  "{he} put one paw into the {flow} water and jumped back.", "{N} could not swim across the {water} to the {T}."),
-        plea=("across the {water}, and I cannot swim", "on the other side of the {flow} {water}", "over the {flow} water, far from me"),
+        plea=("across the {flow} {water}, and I cannot swim", "on the other side of the {flow} {water}", "over the {flow} water, far from me"),
         tools={"raft": "a {ragged} raft", "rowboat": "a {ragged} rowboat", "canoe": "a {ragged} canoe", "dinghy": "a {ragged} dinghy"},
         work=("they pushed the {R} into the water and paddled {slowly} to the {T}.", "the {J} steered the {R} over the {water}, and {N} picked up the {T}.",
               "{slowly}, the {ragged} {R} carried {N} across the {flow} {water} to the {T}.", "{N} paddled the {R} {slowly} across and took the {A} {T}."),
@@ -339,22 +346,22 @@ OBSTACLES = {
         plea=("locked in, and I cannot open it", "behind a {plain} lock", "locked away from me"),
         tools={"key": "a {ragged} key", "hairpin": "a {ragged} hairpin", "screwdriver": "a {ragged} screwdriver"},
         work=("{N} turned the {R} {slowly} in the {plain} lock, and out came the {A} {T}.", "{slowly}, the {J} opened the {plain} lock with the {R}, and there lay the {A} {T}.",
-              "the {ragged} {R} went click in the {plain} lock, and {N} saw the {A} {T}.", "they tried the {R} {number} times, and the lock let go of the {T}."),
+              "the {ragged} {R} went click {number} times in the {plain} lock, and {N} saw the {A} {T}.", "they tried the {R} {number} times, and the {plain} lock let go of the {T}."),
     ),
     "dark": dict(
         where=("deep inside a dark {cave}", "at the dark end of a {look} {cave}", "in the dark {cave} under the {building}",
                "in a {cave} as dark as {weekday} night"),
         trouble=("it was so dark that {N} could not see {his} own {part}.", "{he} took {number} steps {slowly} into the dark, {sad} and {sad}.",
                  "it was too dark in the {cave} to find the {T}.", "{N} was {nature}, but on that {weather} {hour} {he} saw nothing in the dark."),
-        plea=("in the dark {cave}, and I cannot see", "somewhere in the dark {near} the {look} {building}", "in a {cave} that is too dark for me"),
+        plea=("in the dark {cave}, and I cannot see", "in the dark {cave} {near} the {look} {building}", "in a {cave} that is too dark for me"),
         tools={"lantern": "a {ragged} lantern", "candle": "a {ragged} candle", "torch": "a {ragged} torch", "lamp": "a {ragged} oil lamp"},
-        work=("they lit the {R}, and {N} walked {slowly} to the {T}.", "the {J} held up the {R}, and its {light} light fell on the {T}.",
+        work=("they lit the {ragged} {R}, and {N} walked {slowly} to the {T}.", "the {J} held up the {R}, and its {light} light fell on the {T}.",
               "the {light} light of the {R} showed {N} the way to the {A} {T}.", "with the {ragged} {R}, {N} went {slowly} into the {cave} and found the {T}."),
     ),
     "deep": dict(
         where=("at the bottom of a {look} well", "deep down in the well of the {building}", "at the bottom of a pit {near} the {building}",
                "down in a deep hole on the {look} {road}"),
-        trouble=("{he} lay on {his} tummy, but the hole was too deep for {his} {fur} paws.", "the well was {number} times as deep as {N} was tall.",
+        trouble=("{he} lay on {his} tummy, but the hole was too deep for {his} {fur} paws.", "the {look} well was {number} times as deep as {N} was tall.",
                  "{N} looked down, and the bottom was {number} feet below.", "it was too deep to climb down to the {T}."),
         plea=("at the bottom, and it is too deep", "deep down {near} the {look} {building}", "{number} feet down, at the very bottom"),
         tools={"rope": "a {ragged} rope", "net": "a {ragged} net", "hook": "a {ragged} hook on a cord", "bucket": "a {ragged} bucket on a chain"},
@@ -395,9 +402,9 @@ OBSTACLES = {
     "heavy": dict(
         where=("in a crate as heavy as {number} pumps", "under a heavy {plain} stone", "tied to a heavy {plain} {seat}",
                "packed in a {plain} crate, heavy as lead"),
-        trouble=("{he} pushed {number} times, but it was too heavy to move.", "it was too heavy for the {fur} paws of one {nature} {K}.",
+        trouble=("{he} pushed {number} times, but the load was too heavy.", "it was too heavy for the {fur} paws of one {nature} {K}.",
                  "{N} pulled until {his} {part} {droop}, but it was too heavy.", "the heavy load with the {T} did not move an inch for {N}."),
-        plea=("too heavy for a {nature} {K} like me", "under a load as heavy as {number} pumps", "stuck, because the load is too heavy"),
+        plea=("too heavy for a {nature} {K} like me", "under a load as heavy as {number} pumps", "stuck, because no {K} can lift the load"),
         tools={"cart": "a {ragged} cart", "wheelbarrow": "a {ragged} wheelbarrow", "sledge": "a {ragged} sledge", "trolley": "a {ragged} trolley"},
         work=("they rolled the load {slowly} onto the {R} and freed the {T}.", "the {J} pulled the {R}, {N} pushed, and off came the {T}.",
               "with the {ragged} {R}, {N} {slowly} moved the load off the {A} {T}.", "{number} times they heaved, and then the {R} took the load off the {T}."),
@@ -418,7 +425,7 @@ OBSTACLES = {
                "lost in the {wood}, {number} miles away"),
         trouble=("{he} searched {number} trails and lost the way each time.", "nobody could say where in the {wood} the lost {T} lay.",
                  "every path in the {look} {wood} looked the same to {N}.", "{N} walked in circles, and {his} {part} {droop}."),
-        plea=("lost in the {wood}", "lost, and every path looks the same", "lost, and I do not know the way"),
+        plea=("lost in the {wood}", "lost, and every {road} looks the same", "lost, and I do not know the way"),
         tools={"map": "a {ragged} map", "compass": "a {ragged} compass", "chart": "a {ragged} chart", "guidebook": "a {ragged} guidebook"},
         work=("they followed the {R} {slowly} through the {wood} to the {T}.", "the {J} read the {R}, and {N} found the {T} {near} the {plain} {seat}.",
               "the {ragged} {R} led {N} {number} miles to the {A} {T}.", "with the {R}, {N} {slowly} found the right path to the {T}."),
@@ -428,7 +435,7 @@ OBSTACLES = {
                "stuck among the thorns of a {look} {bush}", "in a thorny {bush} on the {look} {road}"),
         trouble=("{he} put a paw in, and the thorns pricked {his} {fur} paws.", "{he} tried it {slowly}, but {number} thorns stuck in {his} {fur} paw.",
                  "the thorns were as sharp as pins, and {N} stepped back.", "{N} tried {number} times to get past the {plain} thorns to the {T}."),
-        plea=("in the thorns, and they prick", "behind sharp thorns", "stuck in a thorny {bush}"),
+        plea=("in the {plain} thorns, and they prick", "behind sharp thorns", "stuck in a thorny {bush}"),
         tools={"gloves": "a pair of {ragged} gloves", "shears": "a pair of {ragged} shears", "clippers": "a pair of {ragged} clippers", "tongs": "a pair of {ragged} tongs"},
         work=("they used the {R} on the thorns, and {N} {slowly} took the {T}.", "the {J} moved the thorns with the {R}, and {N} lifted out the {T}.",
               "with the {ragged} {R}, {N} {slowly} drew the {A} {T} {spot} out of the thorns.", "thanks to the {R}, the thorns let go of the {T} {slowly}."),
@@ -448,7 +455,7 @@ OBSTACLES = {
                "frozen fast in the ice on the {road}"),
         trouble=("{he} blew on the ice {number} times, but it did not melt.", "the ice was so cold {spot} that {his} {part} {droop}.",
                  "{N} tapped the ice with {his} {fur} paws, but the {T} stayed frozen.", "it was frozen as hard as stone, and {N} could not free it."),
-        plea=("frozen in the ice", "in a block of ice", "frozen, and the ice will not melt"),
+        plea=("frozen in the ice", "in a block of ice", "frozen, and my {fur} paws cannot melt it"),
         tools={"kettle": "a {ragged} kettle", "stove": "a {ragged} stove on wheels", "heater": "a {ragged} heater", "iron": "a {ragged} hot iron"},
         work=("they warmed the ice {slowly} with the {R}, until it let go of the {T}.", "the {J} brought the {R}, the ice melted, and {N} picked up the {T}.",
               "with the {ragged} {R}, {N} {slowly} melted the ice around the {A} {T}.", "after {number} minutes with the {R}, the ice was gone and the {T} was free."),
@@ -561,7 +568,7 @@ CLOSING = (
     "ever after, {N} and the {J} were friends, and {often} they {habit}.",
     "and when the {sky} {shine}, {N} was the {grand} {K} in the {wood2}.",
     "to this day, {N} and the {J} share {food} {spot} {often}.",
-    "{N} went home {glad}, had {food} and slept until {weekday} {hour}.",
+    "{N} went home {glad}, had {food} and slept until {weekday} {daytime}.",
     "that {light} evening {N} {habit}, and everybody in the {look} {building} was {glad}.",
     "{N} slept well that night and dreamed of {smell}, {smell} and {smell}.",
 )
@@ -824,8 +831,8 @@ JOY_TOGETHER = (
 
 
 def tidy(text: str) -> str:
-    """Capital letters where sentences begin, and `an` before a vowel."""
-    text = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
+    """Capital letters where sentences begin, and `an` before a vowel's sound."""
+    text = with_articles(text)
     return re.sub(r'(^"?|[.!?] "?)([a-z])', lambda m: m[1] + m[2].upper(), text)
 
 

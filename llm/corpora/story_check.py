@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from llm.corpora import stories
+from llm.corpora.articles import article
 
 # What a text says when this is in the way of the wish; `owner`: the wished thing belongs to somebody else.
 CUES = {
@@ -197,7 +198,7 @@ def fits(first: str, second: str) -> bool:
     mark = not b[0].isalpha()
     if a == b:
         return False
-    if a in ("a", "an") and not mark and (a == "an") != (b[0] in "aeiou"):
+    if a in ("a", "an") and not mark and a != article(b):
         return False
     if a in DETERMINERS:
         return not (
@@ -223,7 +224,8 @@ def _cast(told: list[Sentence]) -> tuple[dict[str, str], list[str]]:
         for name in sentence.names():
             introduced = re.search(
                 rf"\b{name} the (?P<a>{kinds})\b|\b(?P<b>{kinds}) (?:called|named) {name}\b|"
-                rf"\b{name}(?:,| was) an? (?:[a-z]+,? (?:and )?)*?(?P<c>{kinds})\b",
+                rf"\b{name}(?:,| was) an? (?:[a-z]+,? (?:and )?)*?(?P<c>{kinds})\b|"
+                rf"\b[Tt]he (?:[a-z]+ )?(?P<d>{kinds}) (?:who lived|in this story)\b.* was called {name}\b",
                 sentence.text,
             )
             kind = introduced and next(k for k in introduced.groupdict().values() if k)

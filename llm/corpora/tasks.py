@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from llm.corpora import lexicon as known
 from llm.corpora import stories, verse
+from llm.corpora.articles import article
 from llm.corpora.draw import Draw
 
 
@@ -39,7 +40,7 @@ class Question:
 
 
 def with_article(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+    return f"{article(noun)} {noun}"
 
 
 def sentence(text: str, mark: str = ".") -> str:
@@ -335,7 +336,7 @@ def _article(draw: Draw) -> tuple[str, str]:
     who, verb = draw.pick(known.SINGLE), draw.pick(("has", "sees", "wants", "found", "drew", "likes"))
     noun = draw.pick(("apple", "egg", "owl", "umbrella", "island", "orange", "uncle", "ant", "otter", "old hat", "drum", "kite", "bell", "melon",
                       "pear", "book", "lamp", "red coat", "big dog", "small boat"))  # fmt: skip
-    right, wrong = ("an", "a") if noun[0] in "aeiou" else ("a", "an")
+    right, wrong = ("an", "a") if article(noun) == "an" else ("a", "an")
     return f"{who} {verb} {wrong} {noun}", f"{who} {verb} {right} {noun}"
 
 

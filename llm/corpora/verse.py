@@ -10,6 +10,8 @@ import random
 import re
 from collections.abc import Iterator
 
+from llm.corpora.articles import with_articles
+
 SEED = 11
 COUNT = 600  # poems
 
@@ -143,7 +145,7 @@ class Poet:
                 return word
 
             text = re.sub(r"\{(\w+)\}", filler, shape)
-            text = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
+            text = with_articles(text)
             if text not in self.written:
                 self.written.add(text)
                 shapes.add(shape)

@@ -79,9 +79,16 @@ def test_style_row_and_mask_change_the_pictures(finetune):
     )  # fmt: skip
     finetune.uncheck("#finetune-mask input")
     text_in(finetune, "#rows-batch", "the other 0 belong to prompts")
-    config = room.run_of("instruct", MODEL, "instructions", "chatml", False, 0)
+    config = room.run_of("instruct", MODEL, "instructions", "chatml", False, False, 0)
     chosen = room.picked(config, room.tuning.examples_of(config), 0)
     _, wanted = prompts.padded([example.texts[0] for example in chosen], 0, False)
+    assert targets(finetune, 0) == wanted[0].tolist()[: room.figures.COLUMNS]
+    finetune.check("#finetune-packing input")
+    config = room.run_of("instruct", MODEL, "instructions", "chatml", False, True, 0)
+    texts = [example.texts[0] for example in room.picked(config, room.tuning.examples_of(config), 0)]
+    most = max(len(row.texts[0]) for row in room.tuning.examples_of(config).parts["train"]) - 1
+    _, wanted, _ = prompts.packed(texts, 0, False, most)
+    text_in(finetune, "#rows-batch", f"They lie in {len(wanted)} lines")
     assert targets(finetune, 0) == wanted[0].tolist()[: room.figures.COLUMNS]
 
 

@@ -86,9 +86,11 @@ def test_streams_uploads_and_downloads_stay_in_the_folder(page, server, proxy, t
 
     page.click("#tab-playground-button")
     page.wait_for_selector("#playground-text-a .pg-new")
-    page.fill("#playground-prompt textarea", "The owl")
+    page.fill("#playground-prompt textarea", "Long ago, a")
     page.keyboard.press("Control+Enter")
-    page.wait_for_function("document.querySelector('#playground-text-a').textContent.startsWith('The owl')")
+    page.wait_for_function(
+        "document.querySelector('#playground-text-a').textContent.startsWith('Long ago, a')"
+    )
     page.wait_for_function("document.querySelector('#playground-text-a .pg-new').textContent.length > 60")
 
     page.goto(f"{server.url}/?tab=models&models.room=take&models.model=verse-char&models.format=notebook")

@@ -126,7 +126,7 @@ def test_one_click_shows_the_shipped_stories(windows):
     run = RunConfig()
     encoding = tokenizer.get(run.tokenizer)
     ids = data.load(run.dataset, encoding).ids
-    cut, kept = data.cut(ids, run.model.context_length, run.train, encoding.eot_id)
+    cut, kept = data.cut(ids, run.model.context_length, run.train, encoding)
     wait_for_fact(windows, 0, len(ids))
     wait_for_fact(windows, 1, len(cut))
     windows.wait_for_function(

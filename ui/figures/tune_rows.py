@@ -198,6 +198,7 @@ class Line:
     targets: Sequence[int]  # (T,), IGNORED where nothing is learned; () when there are none
     n_real: int  # inputs before it is filled up
     asked: str = ""  # what its last token is to tell, in classification
+    begins: Sequence[int] = ()  # where rows begin that lie end to end
 
 
 def _cell(id: int, texts: Mapping[int, str], kind: str) -> str:
@@ -226,7 +227,8 @@ def batch(
                 int(id),
                 texts,
                 ("ft-pad" if place >= line.n_real else "")
-                + (" ft-read" if line.asked and place == line.n_real - 1 else ""),
+                + (" ft-read" if line.asked and place == line.n_real - 1 else "")
+                + (" ft-begin" if place in line.begins else ""),
             )
             for place, id in enumerate(line.inputs[:drawn])
         )
@@ -242,7 +244,7 @@ def batch(
         )
     more = (
         f" The first {number(drawn)} of {number(width)} places are drawn." if drawn < width else ""
-    ) + f" {number(len(lines))} of the {number(n_rows)} texts of the batch are drawn." * (n_rows > len(lines))
+    ) + f" {number(len(lines))} of the {number(n_rows)} lines of the batch are drawn." * (n_rows > len(lines))
     return f"<p class='ft-said'>{escape(said + more)}</p>{''.join(blocks)}"
 
 

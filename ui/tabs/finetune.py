@@ -38,12 +38,15 @@ class Shared:
     dataset: gr.Dropdown
     style: gr.Dropdown
     mask_prompt: gr.Checkbox
+    packing: gr.Checkbox
     max_length: gr.Number
 
     @property
     def form(self) -> list[gr.components.Component]:
         """All of them, in the order in which handlers take them."""
-        return [self.objective, self.model, self.dataset, self.style, self.mask_prompt, self.max_length]
+        return [
+            self.objective, self.model, self.dataset, self.style, self.mask_prompt, self.packing, self.max_length
+        ]  # fmt: skip
 
 
 # ---- What there is to choose from --------------------------------------------------------------------------------
@@ -67,7 +70,7 @@ def styles(model: str | None) -> list[tuple[str, str]]:
 
 
 def fitting(objective: str, model: str | None, dataset: str | None, style: str | None) -> list[Any]:
-    """Dataset, style, masking and length as they fit objective and model; what still fits stays as it is."""
+    """Dataset, style, masking, packing and length as they fit objective and model; what still fits stays as it is."""
     objective = objective if objective in OBJECTIVES else FIRST
     opening, names, known = defaults(objective), datasets(objective), styles(model)
     fallback = opening.dataset if opening.dataset in names else next(iter(names), None)
@@ -80,14 +83,15 @@ def fitting(objective: str, model: str | None, dataset: str | None, style: str |
             visible=objective in ("instruct", "prefer"),
         ),
         gr.update(visible=objective == "instruct"),
+        gr.update(visible=objective == "instruct"),
         gr.update(visible=objective != "pretrain"),
     ]
 
 
 def chosen(objective: str) -> list[Any]:
-    """Masking and length that an objective is best begun with (the Tune room sets the style, with its own fields)."""
+    """Masking, packing and length that an objective is best begun with (the Tune room sets the style, with its own fields)."""
     tune = defaults(objective if objective in DEFAULTS else FIRST).tune
-    return [tune.mask_prompt, tune.max_length]
+    return [tune.mask_prompt, tune.packing, tune.max_length]
 
 
 # ---- The page ----------------------------------------------------------------------------------------------------
@@ -115,6 +119,10 @@ def controls(view: View) -> Shared:
             opening.tune.mask_prompt, label="Learn answers only", info="Off: the prompts are learnt too.",
             elem_id="finetune-mask", scale=2, min_width=170,
         )  # fmt: skip
+        packing = gr.Checkbox(
+            opening.tune.packing, label="Pack rows", info="Short ones share a line of the batch.",
+            elem_id="finetune-packing", scale=2, min_width=170,
+        )  # fmt: skip
         length = gr.Number(
             opening.tune.max_length, label="Most tokens of a row", info="0: the model's context", precision=0, minimum=0,
             elem_id="finetune-length", scale=2, min_width=150,
@@ -124,14 +132,15 @@ def controls(view: View) -> Shared:
               choices=[*corpora.row_names(), *corpora.names()]))  # fmt: skip
     view.keep("style", style)
     view.keep("mask", mask)
+    view.keep("packing", packing)
     view.keep("length", length)
     quiet = dict(api_visibility="private", show_progress="hidden", queue=False)
-    asked, fitted = [objective, model, dataset, style], [dataset, style, mask, length]
+    asked, fitted = [objective, model, dataset, style], [dataset, style, mask, packing, length]
     view.on_load(fitting, fitted, asked)
     view.on_select(fitting, fitted, asked)
     gr.on([objective.change, model.change, dataset.focus], fitting, asked, fitted, **quiet)
-    objective.input(chosen, objective, [mask, length], **quiet)
-    return Shared(objective, model, dataset, style, mask, length)
+    objective.input(chosen, objective, [mask, packing, length], **quiet)
+    return Shared(objective, model, dataset, style, mask, packing, length)
 
 
 def build(view: View) -> None:

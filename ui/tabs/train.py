@@ -83,7 +83,7 @@ def preview(name: str, *form: Any) -> list[Any]:
     try:
         config, full, tokens = ready(*form)
         if name:
-            paths.checked_name(name, "run name")
+            running.free_name(name)
     except ValueError as error:
         return refused(error)
     command = dispatch.command_line("train", name or new_name(config.dataset), config)

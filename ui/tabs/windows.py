@@ -91,7 +91,7 @@ def look(
     )
     context = ModelConfig(context_length=context).context_length
     found = _read(source, text, dataset, encoding)
-    train, validation = data.cut(found.text.ids, context, settings, found.encoding.eot_id)
+    train, validation = data.cut(found.text.ids, context, settings, found.encoding)
     return Look(
         found.encoding,
         found.text,
@@ -468,6 +468,7 @@ def build(view: View) -> None:
                 "llm.data:cut",
                 "llm.data:Windows",
                 "llm.data:DocumentWindows",
+                "llm.data:document_begins",
                 "llm.data:never_inputs",
                 "llm.data:never_targets",
             )
