@@ -458,7 +458,7 @@ class RunConfig:
     sample_tokens: int = knob(
         80, "Tokens of each such continuation; 0 is off", low=0, high=2000, advanced=True
     )
-    model: ModelConfig = field(default_factory=lambda: ModelConfig(n_kv_head=2))
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(**PRESETS["0.7M  story teller"]))
     train: TrainConfig = field(default_factory=TrainConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
 
@@ -540,8 +540,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # name: the fields of ModelConfig that differ from its defaults
     "0.1M  a blink": dict(n_layer=2, n_head=2, n_kv_head=0, n_embd=48, context_length=64),
     "0.4M  tiny": dict(n_layer=3, n_head=4, n_kv_head=0, n_embd=96, context_length=128),
-    "0.7M  story teller": dict(n_kv_head=2),
-    "3M  small": dict(n_layer=6, n_head=6, n_kv_head=2, n_embd=192, context_length=256),
+    "0.7M  story teller": dict(n_kv_head=2, qk_norm="head"),
+    "3M  small": dict(n_layer=6, n_head=6, n_kv_head=2, n_embd=192, context_length=256, qk_norm="head"),
     "10M  six layers of 384": dict(n_layer=6, n_head=6, n_kv_head=0, n_embd=384, context_length=256),
     "GPT-2 124M": dict(
         n_layer=12, n_head=12, n_kv_head=0, n_embd=768, context_length=1024, position="learned", norm="layernorm",

@@ -97,4 +97,6 @@ def test_the_training_of_a_run_and_of_a_card(home, alone):
 
 def test_the_built_in_models_say_how_they_were_made():
     found = tuned.training("story-llama")
-    assert found == from_dict(RunConfig, {"train": {"max_steps": 2400, "threads": 2}})
+    assert found == from_dict(
+        RunConfig, {"model": {"n_kv_head": 2}, "train": {"max_steps": 2400, "threads": 2}}
+    )
