@@ -14,10 +14,10 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from llm import check, dispatch, engine, files
-from ui import pickers, transfers
+from ui import pickers, serve, transfers
 from ui.guard import Guard, allowed_hosts, is_loopback
 from ui.owner import OwnerCookie
-from ui.tabs import attention, finetune, models, playground, tokens, train, windows
+from ui.tabs import attention, evaluate, finetune, models, playground, tokens, train, windows
 from ui.theme import theme
 from ui.view import View, connect
 
@@ -31,6 +31,7 @@ TABS = {  # name in the address bar: title, module
     "train": ("Train", train),
     "finetune": ("Finetune", finetune),
     "playground": ("Playground", playground),
+    "evaluate": ("Evaluate", evaluate),
     "models": ("Models", models),
 }
 
@@ -98,7 +99,7 @@ def settings(host: str, port: int, hosted: bool = False) -> dict:
         "state_session_capacity": 500,
         "max_file_size": files.upload_limit(),
         "app_kwargs": {
-            "routes": transfers.ROUTES,
+            "routes": [*transfers.ROUTES, *serve.ROUTES],
             "middleware": [
                 Middleware(Guard, hosts=hosts, any_address=not is_loopback(host), hosted=hosted),
                 Middleware(OwnerCookie, hosted=hosted),

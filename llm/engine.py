@@ -52,6 +52,8 @@ class Engine:
     classify = operation("classify")
     seen_pair = operation("seen_pair")
     adapter = operation("adapter")
+    text_score = operation("text_score")
+    copied = operation("copied")
 
     def call(self, op: str, model: str, **plain: Any) -> Any:
         """The result of an operation: plain values and numpy arrays.

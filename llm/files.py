@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -303,3 +304,15 @@ def _kept(data: bytes, name: str) -> bool:
             ) from None
         raise
     return True
+
+
+def validation_part(text: str, fraction: float = 0.05) -> str:
+    """The end of a text that training with this validation share does not see, from the first document in it on.
+
+    Training cuts by tokens, which are not the same for every encoding; characters come near enough, as the next
+    document begins later still.
+    """
+    start = math.ceil(len(text) * (1 - fraction))
+    mark = "<|endoftext|>"
+    document = text.find(mark, start)
+    return text[document + len(mark) :].lstrip("\n") if document >= 0 else text[start:]

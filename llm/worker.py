@@ -94,9 +94,11 @@ OPERATIONS: dict[str, Callable | str] = {  # a "module:function" is imported whe
     "classify": "llm.objectives:class_probabilities",
     "seen_pair": "llm.objectives:seen_pair",
     "adapter": "llm.lora:seen",
+    "text_score": "llm.scoring:text_score",
+    "copied": "llm.memory:check",
 }
 WITHOUT_ENCODING = ("seen_pair",)  # what it is asked of is ids already
-BY_OUTPUT = ("score", "explain")  # these only call the model; others look at its matrices
+BY_OUTPUT = ("score", "explain", "text_score")  # these only call the model; others look at its matrices
 
 
 def operation(name: str) -> Callable:
