@@ -17,7 +17,7 @@ from llm import check, dispatch, engine, files
 from ui import pickers, serve, transfers
 from ui.guard import Guard, allowed_hosts, is_loopback
 from ui.owner import OwnerCookie
-from ui.tabs import attention, evaluate, finetune, models, playground, tokens, train, windows
+from ui.tabs import arena, attention, evaluate, finetune, models, playground, tokens, train, windows
 from ui.theme import theme
 from ui.view import View, connect
 
@@ -32,6 +32,7 @@ TABS = {  # name in the address bar: title, module
     "finetune": ("Finetune", finetune),
     "playground": ("Playground", playground),
     "evaluate": ("Evaluate", evaluate),
+    "arena": ("Arena", arena),
     "models": ("Models", models),
 }
 
@@ -99,7 +100,7 @@ def settings(host: str, port: int, hosted: bool = False) -> dict:
         "state_session_capacity": 500,
         "max_file_size": files.upload_limit(),
         "app_kwargs": {
-            "routes": [*transfers.ROUTES, *serve.ROUTES],
+            "routes": [*transfers.ROUTES, *serve.routes()],
             "middleware": [
                 Middleware(Guard, hosts=hosts, any_address=not is_loopback(host), hosted=hosted),
                 Middleware(OwnerCookie, hosted=hosted),

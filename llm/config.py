@@ -487,6 +487,45 @@ class BPEConfig:
         _check_ranges(self)
 
 
+JUDGE_PROMPT = (
+    "You compare two answers to one instruction.\n\nInstruction:\n{instruction}\n\nAnswer A:\n{a}\n\nAnswer B:\n{b}\n\n"
+    "Which answer is better: more correct, more helpful, to the point? A longer answer is not better for its length, nor the "
+    "first for being first. Reply with [[A]], [[B]] or [[tie]] and nothing else."
+)
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Two who answer the same instructions, and a judge who compares their answers. Names as `llm.speakers` lists them."""
+
+    a: str = knob("", "Who is judged: a model, NAME@STEP, BASE+ADAPTER or endpoint:NAME")
+    b: str = knob("", "Whom they are compared with")
+    judge: str = knob("", "Who judges; none of the two, if it is to be fair")
+    dataset: str = knob("instructions", "Rows with the instructions")
+    part: str = knob("test", "Part of the rows: test, validation, train, unseen, ...")
+    count: int = knob(40, "Instructions, the first ones of a mixed order", low=1, high=5000)
+    swap: bool = knob(
+        True, "Ask a second time with the answers in the other order: a judge may like the first one"
+    )
+    max_new_tokens: int = knob(120, "Tokens of an answer at most", low=1, high=4000)
+    temperature: float = knob(0.0, "Of the answers; the judge answers with 0", low=0, high=10)
+    seed: int = knob(
+        0, "Of the order of the instructions, the answers and the intervals", low=0, high=2**31 - 1
+    )
+    prompt: str = knob(
+        JUDGE_PROMPT,
+        "What the judge is told: {instruction}, {a} and {b} stand for the three texts",
+        advanced=True,
+    )
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        if missing := [word for word in ("{instruction}", "{a}", "{b}") if word not in self.prompt]:
+            raise ValueError(
+                f"The judge's prompt must hold {', '.join(missing)}, or the judge sees nothing to judge."
+            )
+
+
 @dataclass(frozen=True)
 class ImportConfig:
     """One model to bring in from elsewhere; the run's name is the name it gets here."""

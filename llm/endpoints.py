@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -65,7 +65,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One saved endpoint; its key is not here."""
+    """One endpoint; what is saved of it is all but `trial`, a key that is tried before it is kept apart."""
 
     name: str
     preset: str
@@ -74,6 +74,7 @@ class Endpoint:
     owner: str = ""
     price_in: float | None = None  # dollars for a million tokens read, where somebody entered it
     price_out: float | None = None  # and for a million written
+    trial: str = field(default="", repr=False)
 
     @property
     def kind(self) -> str:
@@ -214,7 +215,7 @@ def save(endpoint: Endpoint, key: str = "") -> Endpoint:
     if key := checked_key(key):
         _keep(endpoint.name, {"host": endpoint.host, "key": key})
     with paths.replacing(_folder() / f"{endpoint.name}.json") as temporary:
-        temporary.write_text(json.dumps(asdict(endpoint), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps({**asdict(endpoint), "trial": ""}, indent=2) + "\n", encoding="utf-8")
     return endpoint
 
 
@@ -277,9 +278,7 @@ def key_of(endpoint: Endpoint) -> str:
     A key that was saved as env:NAME is read from that environment variable, at home only.
     """
     kept = _keys().get(endpoint.name, {})
-    if kept.get("host") != endpoint.host:
-        return ""
-    key = kept.get("key", "")
+    key = endpoint.trial or (kept.get("key", "") if kept.get("host") == endpoint.host else "")
     if key.startswith("env:") and not hosted():
         return os.environ.get(key.removeprefix("env:"), "")
     return key

@@ -67,6 +67,8 @@ LEVELS = {
     "llm.arena": 1,
     "llm.endpoints": 2,
     "llm.speakers": 6.5,
+    "llm.verdicts": 1,
+    "llm.judge": 6.8,
     "llm.openai_api": 6.5,
     "llm.forecast": 5,
     "llm.worker": 5,
@@ -95,8 +97,10 @@ LEVELS = {
     "ui.tuning": 9.7,
     "ui.tune_rows": 9.8,
     "ui.imports": 9,
-    "ui.serve": 9,
+    "ui.serve": 8.5,
+    "ui.endpoints": 9,
     "ui.eval_text": 9.8,
+    "ui.eval_judge": 9.9,
     "ui.exports": 9,
     "ui.tuned": 9.5,
     "ui.choosing": 9.5,
@@ -124,7 +128,8 @@ WITHIN_A_LEVEL = {
 
 TORCH_FREE = [
     "llm.config", "llm.paths", "llm.runs", "llm.dispatch", "llm.tokenizer", "llm.inventory", "llm.chat",
-    "llm.convert.families", "llm.convert.folder", "llm.engine", "app",
+    "llm.convert.families", "llm.convert.folder", "llm.engine", "llm.openai_api", "llm.speakers", "llm.endpoints",
+    "llm.arena", "llm.ratings", "app",
 ]  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "lm_eval", "any_llm", "datasets", "ray", "spaces")
 

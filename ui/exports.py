@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 
-from llm import convert, dispatch, hub, inventory
+from llm import chat, convert, dispatch, hub, inventory
 from llm.config import FORMATS, ExportConfig, to_dict
 from llm.convert import EXPORTERS
 from llm.runs import Run
-from ui import shelf, transfers
+from ui import serve, shelf, transfers
 from ui.figures import transfers as figures
 from ui.figures.base import message
-from ui.owner import owner
+from ui.owner import is_shared, owner
 from ui.parts import Choice, plain_errors, section, show_code
-from ui.recipes import PROMPT, recipes
+from ui.recipes import PROMPT, QUESTION, over_http, recipes
 from ui.view import View
 
 
@@ -62,6 +63,32 @@ def plan(request: gr.Request, chosen: str, format: str, dtype: str) -> list[Any]
 def prompt_for(model: inventory.Present) -> str:
     """A beginning that suits the model: of a story for those that learned stories, else of a fact."""
     return PROMPT if "stories" in model.origin or model.kind == "built in" else "The capital of France is"
+
+
+def http(request: gr.Request, chosen: str) -> str:
+    """How other programs ask the chosen model through this very page, or why they cannot, as HTML."""
+    model = shelf.current(chosen, request)
+    if not serve.is_on():
+        return message(serve.why_off())
+    if is_shared() and model.owner:
+        return message(
+            f"{model.name} is yours alone: a shared lab serves only the models that belong to everyone."
+        )
+    try:
+        chats = bool(chat.read(model.folder).template)
+    except ValueError as error:  # its files are damaged
+        return message(str(error), "error")
+    return figures.recipes(
+        over_http(address(request), model.name, QUESTION if chats else prompt_for(model), chats)
+    )
+
+
+def address(request: gr.Request) -> str:
+    """Where the visitor's browser has this page: what it says itself, as a proxy may stand between."""
+    said = urlsplit(request.headers.get("referer", ""))
+    if said.scheme in ("http", "https") and said.netloc:
+        return f"{said.scheme}://{said.netloc}{said.path.rstrip('/')}"
+    return str(request.request.base_url).rstrip("/")
 
 
 def start(request: gr.Request, chosen: str, format: str, dtype: str) -> list[Any]:
@@ -164,6 +191,11 @@ def build(view: View, chosen: gr.Textbox) -> gr.HTML:
         with gr.Column(scale=7, min_width=320):
             section("What opens it", "The exact commands, for the name that the export gets.")
             commands = gr.HTML(padding=False, elem_id="models-recipes", js_on_load=figures.COPY)
+            section(
+                "Use it over HTTP",
+                "This page serves the model itself, as OpenAI's API does: nothing has to be written.",
+            )
+            asked = gr.HTML(padding=False, elem_id="models-http", js_on_load=figures.COPY)
     show_code("llm.convert.families:their_config", "llm.convert.families:to_theirs")
     view.keep("format", format)
     quick = dict(api_visibility="private", show_progress="hidden", queue=False)
@@ -177,6 +209,7 @@ def build(view: View, chosen: gr.Textbox) -> gr.HTML:
         trigger_mode="always_last",
         **quick,
     )
+    chosen.change(plain_errors(http), chosen, asked, trigger_mode="always_last", **quick)
     seen = [written, clock, which]
     go.click(plain_errors(start), inputs, seen, **quick).success(plain_errors(plan), inputs, outputs, **quick)
     clock.tick(follow, None, seen, **quick)
@@ -187,5 +220,6 @@ def build(view: View, chosen: gr.Textbox) -> gr.HTML:
     )  # fmt: skip
     view.on_load(choose_format, dtype, format)
     view.on_load(plain_errors(plan), outputs, inputs)
+    view.on_load(plain_errors(http), asked, chosen)
     view.on_load(follow, seen)
     return written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import socket
 
@@ -69,13 +70,13 @@ class Guard:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         if not self.knows(host_name(headers.get(b"host", ""))):
             sentence = "This address is not served here. Add its name to LLM_ALLOWED_HOSTS to allow it."
-            return await self.refuse(send, 421, sentence)
+            return await self.refuse(send, 421, sentence, scope["path"])
         if "/file=http" in scope["path"]:
             return await self.refuse(send, 403, "Files of other sites are not served here.")
         is_upload = headers.get(b"content-type", "").startswith("multipart/form-data")
         length = headers.get(b"content-length", "0")
         if not is_upload and (not length.isdigit() or int(length) > BODY_LIMIT):
-            return await self.refuse(send, 413, TOO_LARGE)
+            return await self.refuse(send, 413, TOO_LARGE, scope["path"])
         started, received = False, 0
 
         async def send_guarded(message):
@@ -97,12 +98,15 @@ class Guard:
             await self.app(scope, receive_counted, send_guarded)
         except BodyTooLarge:
             if not started:
-                await self.refuse(send, 413, TOO_LARGE)
+                await self.refuse(send, 413, TOO_LARGE, scope["path"])
 
-    async def refuse(self, send, status: int, sentence: str) -> None:
-        body = sentence.encode()
+    async def refuse(self, send, status: int, sentence: str, path: str = "") -> None:
+        body, kind = sentence.encode(), b"text/plain; charset=utf-8"
+        if "/v1/" in path:  # programs ask there, and read an error in this shape
+            said = {"message": sentence, "type": "invalid_request_error", "param": None, "code": None}
+            body, kind = json.dumps({"error": said}).encode(), b"application/json"
         start = [
-            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-type", kind),
             (b"content-length", str(len(body)).encode()),
         ]
         await send({"type": "http.response.start", "status": status, "headers": [*start, *self.headers]})

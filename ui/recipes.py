@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ class Recipe(NamedTuple):
 
 
 PROMPT = "Long ago, a"
+QUESTION = "Tell me a story about an otter."
 
 
 def recipes(format: str, name: str, prompt: str = PROMPT, context: int = 256) -> list[Recipe]:
@@ -53,6 +55,31 @@ def recipes(format: str, name: str, prompt: str = PROMPT, context: int = 256) ->
         ],
     }[format]  # fmt: skip
 
+
+def over_http(address: str, name: str, prompt: str = PROMPT, chats: bool = False) -> list[Recipe]:
+    """How the running lab at `address` is asked for a model without an export; `chats` where it answers messages."""
+    path, asked = ("chat/completions", CHAT) if chats else ("completions", COMPLETE)
+    said = {"messages": [{"role": "user", "content": prompt}]} if chats else {"prompt": prompt}
+    body = shlex.quote(json.dumps({"model": name, **said, "max_tokens": 60}, ensure_ascii=False))
+    return [
+        Recipe("curl", "shell", CURL.format(url=shlex.quote(f"{address}/v1/{path}"), body=body)),
+        Recipe("openai", "Python", asked.format(address=f"{address}/v1", name=name, prompt=prompt)),
+    ]
+
+
+CURL = """curl {url} \\
+  -H 'Content-Type: application/json' -d {body}"""
+
+COMPLETE = """from openai import OpenAI
+
+client = OpenAI(base_url={address!r}, api_key="none")
+print(client.completions.create(model={name!r}, prompt={prompt!r}, max_tokens=60).choices[0].text)"""
+
+CHAT = """from openai import OpenAI
+
+client = OpenAI(base_url={address!r}, api_key="none")
+message = {{"role": "user", "content": {prompt!r}}}
+print(client.chat.completions.create(model={name!r}, messages=[message], max_tokens=60).choices[0].message.content)"""
 
 TRANSFORMERS = """from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -228,6 +228,8 @@ def test_a_model_is_taken_away_and_opened_by_transformers(open_tab, server, tmp_
     )
     assert "2.7 MB" in page.inner_text("#models-export-plan")
     assert "vllm serve ./story-llama --max-model-len 256" in page.inner_text("#models-recipes")
+    page.wait_for_selector("#models-http .tf-recipe")
+    assert f"{server.url}/v1/completions" in page.inner_text("#models-http")
     page.click("#models-export")
     page.wait_for_selector(".tf-card")
     name = page.get_attribute(".tf-card", "data-run")

@@ -19,7 +19,29 @@
   };
   const spell = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
 
+  // Gradio's page shows the errors of queued events only: of the others its client gets a 500 with the sentence in it.
+  const fetched = window.fetch;
+  window.fetch = async (...asked) => {
+    const answer = await fetched(...asked);
+    if (answer.status === 500 && answer.url.includes('/run/predict')) {
+      answer.clone().json().then((told) => { if (told.error) window.lab.refused(told.error, told.duration); }, () => {});
+    }
+    return answer;
+  };
+
   window.lab = {
+    // A sentence for the visitor, for some seconds or until it is closed.
+    refused: (html, seconds) => {
+      const box = document.createElement('div'), close = document.createElement('button');
+      box.className = 'lab-toast'; box.setAttribute('role', 'alert');
+      box.textContent = new DOMParser().parseFromString(html, 'text/html').body.textContent; // escaped for Gradio's own toast
+      close.type = 'button'; close.textContent = '×'; close.setAttribute('aria-label', 'Close');
+      close.addEventListener('click', () => box.remove());
+      box.append(close);
+      document.querySelectorAll('.lab-toast').forEach((old) => old.remove());
+      document.body.append(box);
+      setTimeout(() => box.remove(), 1000 * (seconds || 10));
+    },
     drawn: new Set(), // tabs whose first drawing is done
     onScreen: () => document.querySelector('#lab-tabs > .tab-wrapper [role=tab][aria-selected=true]')?.dataset.tabId ?? '',
     // The view is restored: which tabs are seen, with the one that is on screen by now (it may have been chosen meanwhile).

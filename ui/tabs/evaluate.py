@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gradio as gr
 
-from ui import eval_text
+from ui import eval_judge, eval_text
 from ui.parts import intro
 from ui.view import View
 
-ROOMS = {"text": ("On a text", eval_text)}  # name in the address bar: title, module
+ROOMS = {
+    "text": ("On a text", eval_text),
+    "judge": ("A judge", eval_judge),
+}  # name in the address bar: title, module
 
 
 def enter(room: str) -> list[dict]:
@@ -22,14 +25,19 @@ def build(view: View) -> None:
         "A good model is seldom surprised by texts like those it learned from, and often by others.",
         "Point at the tokens after the blank line: the same model, and a sentence from another world.",
     )
-    if len(ROOMS) > 1:
-        choices = [(title, name) for name, (title, _) in ROOMS.items()]
-        room = gr.Radio(choices, value="text", show_label=False, container=False, elem_id="evaluate-room")
-        view.keep("room", room)
+    choices = [(title, name) for name, (title, _) in ROOMS.items()]
+    room = gr.Radio(
+        choices,
+        value="text",
+        show_label=False,
+        container=False,
+        elem_id="evaluate-room",
+        elem_classes="lab-rooms",
+    )
+    view.keep("room", room)
     places = {name: gr.Column(visible=name == "text", elem_id=f"evaluate-room-{name}") for name in ROOMS}
     for name, (_, module) in ROOMS.items():
         with places[name]:
             module.build(view)
-    if len(ROOMS) > 1:
-        room.change(enter, room, list(places.values()), api_visibility="private", show_progress="hidden", queue=False)  # fmt: skip
-        view.on_load(enter, list(places.values()), room)
+    room.change(enter, room, list(places.values()), api_visibility="private", show_progress="hidden", queue=False)  # fmt: skip
+    view.on_load(enter, list(places.values()), room)

@@ -11,7 +11,7 @@ import gradio as gr
 from llm import anatomy, catalogue, inventory
 from llm.config import ModelConfig, from_dict
 from llm.convert import families
-from ui import exports, imports, pickers, shelf
+from ui import endpoints, exports, imports, pickers, shelf
 from ui.figures import models as figures
 from ui.figures.base import message
 from ui.owner import is_shared
@@ -25,6 +25,7 @@ ROOMS = {  # name in the address bar: title
     "take": "Take it away",
     "bring": "Bring a model",
     "catalogue": "Catalogue",
+    "endpoints": "Endpoints",
 }
 SCRIPT = Path(__file__).resolve().parents[1] / "js" / "models.js"
 CLICKS = """
@@ -276,7 +277,7 @@ def build(view: View) -> None:
     about = gr.HTML(elem_id="models-about", **clicks)
     room = gr.Radio(
         [(title, name) for name, title in ROOMS.items()], value="anatomy", show_label=False, container=False,
-        elem_id="models-room",
+        elem_id="models-room", elem_classes="lab-rooms",
     )  # fmt: skip
     view.keep("room", room)
     places = {name: gr.Column(visible=name == "anatomy", elem_id=f"models-room-{name}") for name in ROOMS}
@@ -291,6 +292,8 @@ def build(view: View) -> None:
             html_template="<div class='md-catalogue'></div>", js_on_load=SCRIPT.read_text(encoding="utf-8"),
             server_functions=[lab_catalogue], apply_default_css=False, padding=False, elem_id="models-catalogue",
         )  # fmt: skip
+    with places["endpoints"]:
+        endpoints.build(view)
     quiet = dict(api_visibility="private", show_progress="hidden", queue=False)
     room.change(enter, room, list(places.values()), **quiet)
     view.on_load(enter, list(places.values()), room)
