@@ -527,6 +527,27 @@ class JudgeConfig:
 
 
 @dataclass(frozen=True)
+class BenchmarkConfig:
+    """One model on benchmarks of lm-evaluation-harness."""
+
+    model: str = knob("", "Model: a name from the list of models")
+    tasks: tuple[str, ...] = knob(
+        ("quiz",), "Tasks: quiz (all its subjects), quiz_SUBJECT, or names of the harness, such as mmlu"
+    )
+    fewshot: int = knob(
+        5, "Solved examples before each question; -1 takes what the task says", low=-1, high=100
+    )
+    limit: int = knob(0, "Questions of each task at most; 0 takes all", low=0, high=1_000_000)
+    include: str = knob("", "Folder with task files of one's own, and their data", advanced=True)
+    max_new_tokens: int = knob(
+        128, "Tokens of an answer at most, where a task has the model write", low=1, high=4000, advanced=True
+    )
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+
+
+@dataclass(frozen=True)
 class ImportConfig:
     """One model to bring in from elsewhere; the run's name is the name it gets here."""
 

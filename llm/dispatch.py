@@ -11,7 +11,16 @@ import threading
 from contextlib import contextmanager
 
 from llm import paths
-from llm.config import BPEConfig, ExportConfig, ImportConfig, JudgeConfig, RunConfig, from_dict, to_flags
+from llm.config import (
+    BenchmarkConfig,
+    BPEConfig,
+    ExportConfig,
+    ImportConfig,
+    JudgeConfig,
+    RunConfig,
+    from_dict,
+    to_flags,
+)
 from llm.runs import Run, all_runs
 
 KINDS: dict[str, tuple[str, type]] = {  # kind of run: the module that does it, its config
@@ -20,6 +29,7 @@ KINDS: dict[str, tuple[str, type]] = {  # kind of run: the module that does it, 
     "import": ("llm.convert.bring", ImportConfig),
     "export": ("llm.convert.export", ExportConfig),
     "judge": ("llm.judge", JudgeConfig),
+    "benchmark": ("llm.harness", BenchmarkConfig),
 }
 SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # variables with these words are not handed to runs
 

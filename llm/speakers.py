@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -120,10 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("who", help="a model, NAME@STEP, BASE+ADAPTER, or endpoint:NAME")
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--system", default="")
+    parser.add_argument("--history", default="[]", metavar="JSON", help='turns so far: [{"role": "user", "content": "..."}, ...]')  # fmt: skip
     add_flags(parser, SampleConfig)
     given = parser.parse_args(arguments)
     try:
-        messages = chat.conversation(given.system, [], given.prompt)
+        messages = chat.conversation(given.system, json.loads(given.history), given.prompt)
         for piece in speak(given.who, messages, from_flags(SampleConfig, given)):
             print(piece.text, end="", flush=True)
             if piece.usage:

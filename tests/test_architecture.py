@@ -68,6 +68,11 @@ LEVELS = {
     "llm.endpoints": 2,
     "llm.speakers": 6.5,
     "llm.verdicts": 1,
+    "llm.quiz": 1,
+    "llm.choices": 4.8,
+    "llm.benchmarks": 2,
+    "llm.harness": 6,
+    "llm.harness_tasks": 2,
     "llm.judge": 6.8,
     "llm.openai_api": 6.5,
     "llm.forecast": 5,
@@ -99,8 +104,10 @@ LEVELS = {
     "ui.imports": 9,
     "ui.serve": 8.5,
     "ui.endpoints": 9,
+    "ui.afar": 9,
     "ui.eval_text": 9.8,
     "ui.eval_judge": 9.9,
+    "ui.eval_benchmarks": 9.8,
     "ui.exports": 9,
     "ui.tuned": 9.5,
     "ui.choosing": 9.5,
@@ -129,7 +136,8 @@ WITHIN_A_LEVEL = {
 TORCH_FREE = [
     "llm.config", "llm.paths", "llm.runs", "llm.dispatch", "llm.tokenizer", "llm.inventory", "llm.chat",
     "llm.convert.families", "llm.convert.folder", "llm.engine", "llm.openai_api", "llm.speakers", "llm.endpoints",
-    "llm.arena", "llm.ratings", "app",
+    "llm.arena", "llm.ratings", "llm.quiz", "llm.benchmarks",
+    "llm.harness_tasks", "app",
 ]  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "lm_eval", "any_llm", "datasets", "ray", "spaces")
 

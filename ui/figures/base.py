@@ -95,3 +95,8 @@ def message(text: str, kind: str = "note") -> str:
     """One sentence in a box; `kind` is note, warning or error."""
     role = "alert" if kind == "error" else "note"
     return f"<div class='lab-message lab-{escape(kind)}' role='{role}'>{escape(text)}</div>" if text else ""
+
+
+def utf16(text: str) -> int:
+    """The length of a text as a browser counts it."""
+    return len(text.encode("utf-16-le")) // 2

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from ui.figures.base import escape, number
+from ui.figures.base import escape, message, number, table
 
 BLANKS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "": "(empty)"}
 FILTERS = {"top_k": "top-k", "top_p": "top-p", "min_p": "min-p"}
@@ -90,4 +91,17 @@ def table_row(row: dict[str, Any], chosen: int | None) -> str:
         f"<tr class='{classes}' data-id='{row['id']}'{why}><th scope='row'><button type='button' class='pg-go' "
         f"data-id='{row['id']}' aria-label='Go on from {text}'>{text}</button>{marks}</th>"
         f"<td class='num'>{row['id']}</td>{''.join(cells)}</tr>"
+    )
+
+
+def told_afar(top: Sequence[Sequence[Any]]) -> str:
+    """The likeliest tokens as a server behind HTTP told them; it tells neither logits nor what its filters did."""
+    if not top:
+        return message("This server tells no probabilities: of its choices only the text is known.")
+    rows = [[visible(text), f"{share:.2%}"] for text, share in top]
+    return table(
+        ("token", "probability"),
+        rows,
+        caption="As the server told it, before or after its own filters.",
+        numeric=(1,),
     )

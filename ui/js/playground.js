@@ -78,11 +78,12 @@ function write(one, { pieces, count }) {
   const system = chat.system.trim() ? [turn('system', chat.system)] : [];
   one.prompt.append(...system, ...chat.turns.map(({ role, content }) => turn(role, content)), turn('user', prompt), node('span', 'pg-role', 'assistant'));
   one.text.classList.add('pg-talk');
+  requestAnimationFrame(() => { one.text.scrollTop = one.text.scrollHeight; });
+  if (count === null) return; // a server writes the conversation down in its own way
   const read = node('div', 'pg-readtext');
   read.tabIndex = 0;
   read.append(...spelled(pieces));
   one.reads.append(node('summary', '', `What the model reads: ${count.toLocaleString('en')} tokens`), read);
-  requestAnimationFrame(() => { one.text.scrollTop = one.text.scrollHeight; });
 }
 
 // A message that was sent leaves its box, unless something else stands there by now.
@@ -107,12 +108,13 @@ window.lab.playground = {
   },
 };
 
-function add([row, id, piece, shown, p, chance, finish, gone]) {
+// `p` is null where a server tells no probability; `top` are the likeliest tokens that it told.
+function add([row, id, piece, shown, p, chance, finish, gone, top]) {
   const one = panes[row], i = one.tokens.length;
-  const chip = node('span', 'pg-token pg-p' + bin(p));
+  const chip = node('span', 'pg-token pg-p' + (p === null ? 4 : bin(p)));
   chip.dataset.i = i;
-  chip.title = `${percent(p)} by the model, drawn with ${percent(chance)} (id ${id})`;
-  one.tokens.push({ id, piece, start: one.end, chip, p, chance });
+  chip.title = p === null ? 'the server tells no probability' : top ? `${percent(p)} by the model` : `${percent(p)} by the model, drawn with ${percent(chance)} (id ${id})`;
+  one.tokens.push({ id, piece, start: one.end, chip, p, chance, top });
   one.end += piece.length;
   one.shown = shown;
   one.fresh.append(chip);
@@ -187,7 +189,7 @@ function open(one, i, quiet) {
   root.querySelectorAll('.pg-on').forEach((lit) => lit.classList.remove('pg-on'));
   one.tokens[i].chip.classList.add('pg-on');
   // Gradio sends the data of the first of several events that wait; this is read when the question is really sent
-  window.lab.playground.wish = JSON.stringify({ row: one.row, after: one.tokens.slice(0, i).map((token) => token.id), chosen: one.tokens[i].id, asked: one.asked });
+  window.lab.playground.wish = JSON.stringify({ row: one.row, after: one.tokens.slice(0, i).map((token) => token.id), chosen: one.tokens[i].id, asked: one.asked, top: one.tokens[i].top ?? null });
   trigger('select', { text: one.tokens[i].piece, quiet: Boolean(quiet) });
 }
 

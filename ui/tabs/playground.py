@@ -15,9 +15,9 @@ import gradio as gr
 
 from llm import chat, engine, paths, tokenizer, tuned
 from llm.config import SampleConfig, from_dict, knobs, to_dict, to_flags
-from ui import forms, pickers
+from ui import afar, forms, pickers
 from ui.figures import playground as figures
-from ui.figures.base import escape, message
+from ui.figures.base import escape, message, utf16
 from ui.parts import Choice, intro, plain_errors, section, show_code
 from ui.view import View
 
@@ -176,6 +176,8 @@ class Reading(NamedTuple):
 
 def reading(asked: dict[str, Any]) -> Reading:
     """The prompt as the model gets it: special tokens and all. Raises ValueError with a sentence."""
+    if afar.is_far(asked["model"]):
+        return Reading(asked["prompt"], [[asked["prompt"], None]], None, ())
     folder = paths.model_folder(asked["model"])
     if asked["chat"] is None:
         manners, prompt = chat.read(folder), asked["prompt"]
@@ -202,6 +204,8 @@ def told(asked: dict[str, Any]) -> dict[str, float]:
 
 def command(asked: dict[str, Any], config: SampleConfig, forced: list[int] | None = None) -> str:
     """The line for a terminal that writes the same text."""
+    if afar.is_far(asked["model"]):
+        return afar.command(asked, config)
     words = ["python", "-m", "llm.generate", "--model", asked["model"], f"--prompt={asked['prompt']}"]
     words += [f"--adapter={name}={strength:g}" for name, strength in told(asked).items()]
     words += to_flags(config)
@@ -264,11 +268,6 @@ def line(news: Any) -> str:
     return json.dumps(news, separators=(",", ":")).replace("<", "\\u003c") + "\n"
 
 
-def utf16(text: str) -> int:
-    """The length of a text as a browser counts it."""
-    return len(text.encode("utf-16-le")) // 2
-
-
 def stream(
     asked: dict[int, dict[str, Any]], sides: list[SampleConfig], forced: list[int], sent: bool = False
 ) -> Iterator[str]:
@@ -288,6 +287,9 @@ def stream(
     )
     told, shown = line({"born": time.time_ns() // 1000, "begin": begun}), dict.fromkeys(rows, 0)
     yield told
+    if afar.is_far(asked[rows[0]]["model"]):
+        yield from sent_from_afar(told, asked, sides)
+        return
     began: dict[int, float] = {}
     made, last = dict.fromkeys(rows, 0), time.monotonic()
     first = asked[rows[0]]
@@ -330,6 +332,18 @@ def stream(
                 yield told
     finally:
         steps.close()  # the place in the engine is free at once when the reader leaves or presses Stop
+    yield told + line({"end": True})
+
+
+def sent_from_afar(told: str, asked: dict[int, dict[str, Any]], sides: list[SampleConfig]) -> Iterator[str]:
+    """What a server behind HTTP answers, one setting after the other, added to what was `told` so far."""
+    last = time.monotonic()
+    for row, one in asked.items():
+        for news in afar.news(row, one, sides[row]):
+            told += line(news)
+            if time.monotonic() - last >= 1 / UPDATES:
+                last = time.monotonic()
+                yield told
     yield told + line({"end": True})
 
 
@@ -384,6 +398,8 @@ def go_on(place: dict, id: int, compare: bool, *values: Any) -> Iterator[str]:
     """The text of `place` up to its token, then token `id`, then what the model makes of it."""
     if not place:
         raise ValueError("Open a token first: click it in the text.")
+    if afar.is_far((place.get("asked") or {}).get("model")):
+        raise ValueError("A model behind HTTP goes its own way: another token cannot be given to it.")
     sides = configs(compare, values)
     row = min(place["row"], len(sides) - 1)
     forced = [*place["after"], ids([id])[0]]
@@ -425,6 +441,7 @@ def placed(data: object) -> dict[str, Any]:
             told("turns"), None if asked.get("adapters") is None else tuned.checked_strengths(asked["adapters"]),
         ),
         row=1 if data.get("row") == 1 else 0, after=ids(data.get("after")), chosen=None if chosen is None else ids([chosen])[0],
+        top=afar.told(data.get("top")),
     )  # fmt: skip
 
 
@@ -446,6 +463,8 @@ def table(place: dict[str, Any], compare: bool, *values: Any) -> str:
     """The table of the opened place with the settings as they stand now; a sentence when they cannot be used."""
     if not place:
         return message("Click a token of the text: what could have stood in its place appears here.")
+    if afar.is_far(place["asked"]["model"]):
+        return figures.told_afar(place.get("top") or [])
     try:
         asked, sides = dialled(place["asked"], values), configs(compare, values)
         row = min(place["row"], len(sides) - 1)
@@ -584,7 +603,9 @@ def side_title(compare: bool) -> str:
 
 
 def has_template(model: object) -> bool:
-    """Whether a model brings a chat template of its own."""
+    """Whether a model brings a chat template of its own; one behind HTTP answers messages in any case."""
+    if afar.is_far(model):
+        return True
     try:
         return bool(chat.read(paths.model_folder(model)).template)
     except (ValueError, TypeError):  # its files say what is wrong when it is asked
@@ -692,7 +713,7 @@ def build(view: View) -> None:
     with gr.Row(elem_classes="pg-layout"):
         with gr.Column(scale=4, min_width=300):
             with gr.Column(elem_classes="pg-ask"):
-                model = pickers.model_picker(view)
+                model = pickers.picker(view, "model", afar.names, "Model", pickers.FIRST_MODEL)
                 on = gr.Checkbox(
                     False,
                     label="Chat",
