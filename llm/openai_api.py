@@ -200,8 +200,9 @@ def chat_completion(body: Mapping[str, Any], shared: bool = False) -> Asked:
         ids = prompts.prompt_ids(manner, encoding, said)
     except ValueError as problem:  # the template refuses this conversation, in its own words
         raise Refusal(str(problem), param="messages") from None
-    if "max_tokens" in body and "max_completion_tokens" in body:
-        raise Refusal("Give max_completion_tokens or max_tokens, not both.", param="max_tokens")
+    given = {body[name] for name in ("max_tokens", "max_completion_tokens") if type(body.get(name)) is int}
+    if len(given) > 1:
+        raise Refusal("max_completion_tokens and max_tokens differ: give one of them.", param="max_tokens")
     length = "max_tokens" if "max_tokens" in body else "max_completion_tokens"
     most = whole_number(body, length, 1, 100_000, 100_000)
     top = _chat_top(body)

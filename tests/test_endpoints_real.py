@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -31,7 +32,12 @@ def running(command: list[str], path: str, seconds: float = 120, **more):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([part.format(port=port) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, **more)  # fmt: skip
+    log = tempfile.TemporaryFile(
+        "w+"
+    )  # a pipe that nobody reads would fill up, and the server would wait for ever
+    process = subprocess.Popen(
+        [part.format(port=port) for part in command], stdout=log, stderr=log, start_new_session=True, **more
+    )
     try:
         until = time.monotonic() + seconds
         while True:
@@ -39,7 +45,8 @@ def running(command: list[str], path: str, seconds: float = 120, **more):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2).read()
                 break
             except OSError:
-                assert process.poll() is None and time.monotonic() < until, process.stderr.read()[-2000:]
+                log.seek(0)
+                assert process.poll() is None and time.monotonic() < until, log.read()[-2000:]
                 time.sleep(0.2)
         yield port
     finally:

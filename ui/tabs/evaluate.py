@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gradio as gr
 
-from ui import eval_judge, eval_text
+from ui import eval_benchmarks, eval_judge, eval_text
 from ui.parts import intro
 from ui.view import View
 
-ROOMS = {
+ROOMS = {  # name in the address bar: title, module
     "text": ("On a text", eval_text),
+    "benchmarks": ("Benchmarks", eval_benchmarks),
     "judge": ("A judge", eval_judge),
-}  # name in the address bar: title, module
+}
 
 
 def enter(room: str) -> list[dict]:
