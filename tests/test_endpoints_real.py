@@ -32,26 +32,30 @@ def running(command: list[str], path: str, seconds: float = 120, **more):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = tempfile.TemporaryFile(
+    with tempfile.TemporaryFile(
         "w+"
-    )  # a pipe that nobody reads would fill up, and the server would wait for ever
-    process = subprocess.Popen(
-        [part.format(port=port) for part in command], stdout=log, stderr=log, start_new_session=True, **more
-    )
-    try:
-        until = time.monotonic() + seconds
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2).read()
-                break
-            except OSError:
-                log.seek(0)
-                assert process.poll() is None and time.monotonic() < until, log.read()[-2000:]
-                time.sleep(0.2)
-        yield port
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(20)
+    ) as log:  # a pipe that nobody reads would fill up, and the server wait for ever
+        process = subprocess.Popen(
+            [part.format(port=port) for part in command],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            **more,
+        )
+        try:
+            until = time.monotonic() + seconds
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2).read()
+                    break
+                except OSError:
+                    log.seek(0)
+                    assert process.poll() is None and time.monotonic() < until, log.read()[-2000:]
+                    time.sleep(0.2)
+            yield port
+        finally:
+            os.killpg(process.pid, 15)
+            process.wait(20)
 
 
 def test_llama_cpps_server_speaks_through_the_same_interface(smollm):
@@ -113,4 +117,4 @@ def test_the_lab_asks_itself(tmp_path):
         assert "".join(p.text for p in far) == "".join(p.text for p in near)
         told = [math.log(t["probability"]) for p in far for t in p.tokens]
         own = [math.log(t["probability"]) for p in near for t in p.tokens]
-        assert told == pytest.approx(own[: len(told)], abs=1e-3) and len(told) > 2
+        assert told == pytest.approx(own[: len(told)], abs=1e-3) and len(told) >= 2
