@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from llm import quiz
 
-MISSING = "Benchmarks need the package lm_eval: pip install -r requirements-eval.txt -c constraints.txt, then start again."
+MISSING = "Benchmarks need the package lm_eval: pip install -r requirements-eval.txt, then start again."
 QUIZ = "quiz"
 
 
