@@ -123,6 +123,9 @@ from rounds r left join answers x on x.round = r.id and x.side = 'a' left join a
   left join seen s on s.round = r.id left join votes v on v.round = r.id
 """
 
+# a vote may come before an answer breaks off: the round is void all the same
+WHOLE = "not exists (select 1 from answers broken where broken.round = r.id and broken.problem > '')"
+
 
 def one(db: sqlite3.Connection, id: str) -> Round | None:
     """The round of this id."""
@@ -136,12 +139,16 @@ def get(id: str, name: str = "main") -> Round | None:
         return one(db, id)
 
 
-def voted(topic: str = "", voter: str = "", name: str = "main") -> list[Round]:
-    """All rounds with a vote, the oldest first; of one topic or voter where they are named."""
+def voted(
+    topic: str = "", voter: str = "", name: str = "main", between: tuple[str, str] | None = None
+) -> list[Round]:
+    """All rounds whose vote counts, the oldest first; of one topic or voter, or `between` two, where they are named."""
+    a, b = between or ("", "")
     with board(name) as db:
         rows = db.execute(
-            ROUND + " where v.round is not null and (? = '' or r.topic = ?) and (? = '' or r.voter = ?) order by v.time",
-            (topic, topic, voter, voter),
+            ROUND + f" where v.round is not null and {WHOLE} and (? = '' or r.topic = ?) and (? = '' or r.voter = ?) "
+            "and (? = '' or (r.a = ? and r.b = ?) or (r.a = ? and r.b = ?)) order by v.time",
+            (topic, topic, voter, voter, a, a, b, b, a),
         ).fetchall()  # fmt: skip
     return [Round(*row) for row in rows]
 
@@ -171,7 +178,7 @@ def tally(topic: str = "", voter: str = "", also: Sequence[str] = (), name: str 
     """Count the votes of a board, of one topic or voter where they are named; `also` are names with a row in any case."""
     query = (
         "select r.a, r.b, v.choice, count(*) from votes v join rounds r on r.id = v.round "
-        "where (? = '' or r.topic = ?) and (? = '' or r.voter = ?) group by 1, 2, 3"
+        f"where {WHOLE} and (? = '' or r.topic = ?) and (? = '' or r.voter = ?) group by 1, 2, 3"
     )
     with board(name) as db:
         rows = db.execute(query, (topic, topic, voter, voter)).fetchall()

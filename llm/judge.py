@@ -37,16 +37,16 @@ def asked(config: JudgeConfig, instruction: str, a: str, b: str) -> str:
     return re.sub(r"\{(instruction|a|b)\}", lambda found: words[found[1]], config.prompt)
 
 
-def judged(config: JudgeConfig, instruction: str, stopped) -> dict[str, Any]:
+def judged(config: JudgeConfig, instruction: str, stopped, owner: str | None = None) -> dict[str, Any]:
     """One instruction: both answers, what the judge said in one order or both, and how it was read. Raises ValueError."""
     how = SampleConfig(max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=config.seed)
     ask = [{"role": "user", "content": instruction}]
-    a, b = (speakers.answer(who, ask, how, stopped)[0].strip() for who in (config.a, config.b))
+    a, b = (speakers.answer(who, ask, how, stopped, owner)[0].strip() for who in (config.a, config.b))
     calm = SampleConfig(max_new_tokens=MOST_OF_A_VERDICT, temperature=0.0)
 
     def verdict(first: str, second: str) -> str:
         text = asked(config, instruction, first, second)
-        return speakers.answer(config.judge, [{"role": "user", "content": text}], calm, stopped)[0]
+        return speakers.answer(config.judge, [{"role": "user", "content": text}], calm, stopped, owner)[0]
 
     said = verdict(a, b)
     found = {"instruction": instruction, "text_a": a, "text_b": b, "said": said, "first": verdicts.read(said), "second": None}  # fmt: skip
@@ -56,12 +56,12 @@ def judged(config: JudgeConfig, instruction: str, stopped) -> dict[str, Any]:
     return found
 
 
-def check(config: JudgeConfig) -> list[str]:
-    """The instructions, once everything that can be known before has been looked at. Raises ValueError."""
+def check(config: JudgeConfig, owner: str | None = None) -> list[str]:
+    """The instructions, once all that can be known before has been looked at, for `owner`. Raises ValueError."""
     for what, who in (("A", config.a), ("B", config.b), ("the judge", config.judge)):
         if not who:
             raise ValueError(f"Choose {what} first.")
-        if who not in speakers.names():
+        if who not in speakers.names(owner):
             raise ValueError(f"{who!r} cannot be asked here; see python -m llm.speakers --help.")
     if config.a == config.b:
         raise ValueError(f"{config.a} cannot be compared with itself: choose two different ones.")
@@ -71,7 +71,10 @@ def check(config: JudgeConfig) -> list[str]:
 def work(run: Run) -> None:
     """Judge what is not judged yet, one instruction after the other; a stopped run goes on where it was."""
     config = from_dict(JudgeConfig, run.config)
-    texts = check(config)
+    owner = (
+        run.meta["owner"] if run.meta["owner"] != "terminal" else None
+    )  # whose machine it is may ask everyone
+    texts = check(config, owner)
     done = [event for event in run.events() if event["kind"] == "verdict"]
     known = {event["instruction"] for event in done}
     run.append("start", count=len(texts), done=len(done), a=config.a, b=config.b, judge=config.judge)
@@ -81,13 +84,13 @@ def work(run: Run) -> None:
         if run.stop_requested():
             return run.append("end", reason="stopped", step=len(done), message=f"Stopped after {len(done)} of {len(texts)}.")  # fmt: skip
         began = time.monotonic()
-        found = judged(config, text, run.stop_requested)
+        found = judged(config, text, run.stop_requested, owner)
         if run.stop_requested():
             continue  # broken off in the middle of an answer: it is asked again when the run goes on
         run.append("verdict", **found, seconds=time.monotonic() - began)
         done.append(found)
     result = verdicts.summary(done, config.seed)
-    agree, compared = verdicts.agreement(done, config.a, config.b, arena.voted())
+    agree, compared = verdicts.agreement(done, config.a, config.b, arena.voted(between=(config.a, config.b)))
     run.append("result", **result, agree=agree, compared=compared)
     run.append("end", reason="finished", step=len(done), message=sentence(config, result))
 

@@ -303,8 +303,9 @@ class Prefer(Instruct):
         return 0
 
     def verdict(self, last: dict[str, float]) -> str:
-        """Says when the model prefers nothing yet."""
-        if abs(last.get("reward_margin") or 0.0) > 1e-3:
+        """Says when the model prefers nothing yet; nothing where no validation rows measured it."""
+        margin = last.get("reward_margin")
+        if margin is None or abs(margin) > 1e-3:
             return ""
         return "The rewards are still 0: the model prefers no answer more than it did at the start (a dpo loss of ln 2, 0.6931)."
 

@@ -15,6 +15,7 @@ POINTS = 400 / math.log(10)  # points for each unit of log-odds
 MEAN = 1000.0  # of all ratings
 PRIOR = 1e-6  # precision of the prior on log-odds: so weak that it changes no rating that the votes give
 PRIOR_OPEN = 0.1  # where somebody has not won, or not lost, against the rest, and the votes alone give no finite rating
+PRIOR_UNKNOWN = 1e-2  # of those without votes, and in all intervals: keeps them finite
 Z95 = 1.959964  # standard deviations on each side that hold 95 % of a normal distribution
 
 
@@ -49,6 +50,9 @@ def fit(wins: np.ndarray) -> Ratings:
     wins = np.asarray(wins, float)
     if wins.ndim != 2 or wins.shape[0] != wins.shape[1] or (wins < 0).any():
         raise ValueError(f"Wins are a square table of counts, not one of shape {wins.shape}.")
+    played = (wins + wins.T).sum(1) > 0
+    if not played.all():
+        return _with_unknown(fit(wins[played][:, played]), played)
     n = len(wins)
     unbounded = not connected(wins)
     prior = PRIOR_OPEN if unbounded else PRIOR
@@ -68,11 +72,19 @@ def fit(wins: np.ndarray) -> Ratings:
         if np.abs(step).max(initial=0) < 1e-11:
             break
     p = 1 / (1 + np.exp(strengths[None] - strengths[:, None]))
-    covariance = np.linalg.inv(curvature(games, p, max(prior, 1e-2)))
+    covariance = np.linalg.inv(curvature(games, p, max(prior, PRIOR_UNKNOWN)))
     if not unbounded and n:  # the mean of all is fixed, so it has no error of its own
         centred = np.eye(n) - 1 / n
         covariance = centred @ covariance @ centred
     return Ratings(strengths - strengths.mean() if n else strengths, covariance, unbounded)
+
+
+def _with_unknown(known: Ratings, played: np.ndarray) -> Ratings:
+    """The ratings of those who `played` (n,), with the others at the mean and unknown: they move nobody."""
+    strengths, covariance = np.zeros(len(played)), np.eye(len(played)) / PRIOR_UNKNOWN
+    strengths[played] = known.strengths
+    covariance[np.ix_(played, played)] = known.covariance
+    return Ratings(strengths, covariance, known.open)
 
 
 def curvature(games: np.ndarray, p: np.ndarray, prior: float) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,16 @@ def at_equal_length(scores: np.ndarray, lengths: np.ndarray) -> float:
     return float(1 / (1 + np.exp(-w[0])))
 
 
+@lru_cache(maxsize=64)
+def intervals(
+    scores: tuple[float, ...], lengths: tuple[int, ...], seed: int
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The 95 % intervals of the win rate and of that at equal length; kept, for a page asks again each second."""
+    s, difference = np.array(scores), np.array(lengths)
+    plain = interval(s, lambda drawn: float(drawn.mean()), seed)
+    return plain, interval(s, at_equal_length, seed, difference)
+
+
 def summary(rows: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, Any]:
     """Verdicts (events with first, second, text_a, text_b) counted. Rates are None where nothing was judged."""
     judged = [(outcome(row["first"], row.get("second")), row) for row in rows]
@@ -91,11 +102,12 @@ def summary(rows: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, Any]:
     }
     if not counted:
         return found | dict(win_rate=None, interval=None, equal_length=None, equal_length_interval=None, length_difference=None)  # fmt: skip
+    plain, equal = intervals(tuple(scores.tolist()), tuple(lengths.tolist()), seed)
     return found | {
         "win_rate": float(scores.mean()),
-        "interval": interval(scores, lambda s: float(s.mean()), seed),
+        "interval": plain,
         "equal_length": at_equal_length(scores, lengths),
-        "equal_length_interval": interval(scores, at_equal_length, seed, lengths),
+        "equal_length_interval": equal,
         "length_difference": float(lengths.mean()),
     }
 

@@ -46,6 +46,20 @@ def test_names_seen_before_the_vote_make_it_void_and_after_it_do_not():
     assert arena.get(found.id).problem == "" and arena.tally().votes == 1
 
 
+def test_what_breaks_off_after_an_early_vote_does_not_count_either():
+    id = arena.begin("Go.", "fox", "owl", "me")
+    arena.answered(id, "b", "poor")
+    arena.vote(id, "a", "me")
+    arena.answered(id, "a", "half a sen", "fox stopped in the middle.")
+    assert "stopped in the middle" in arena.get(id).problem
+    assert arena.tally().votes == 0 and arena.voted() == []
+
+
+def test_votes_between_two_in_either_order():
+    round_of("fox", "owl"), round_of("owl", "fox"), round_of("fox", "hare")
+    assert [(one.a, one.b) for one in arena.voted(between=("owl", "fox"))] == [("fox", "owl"), ("owl", "fox")]
+
+
 def test_what_broke_off_does_not_count():
     id = arena.begin("Go.", "fox", "owl", "me")
     arena.answered(id, "a", "half", "fox stopped in the middle.")

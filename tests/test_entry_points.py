@@ -19,6 +19,7 @@ COMMANDS = {
     "-m llm.corpora": ["stories"],
     "-m llm.generate": ["--model", "a-model"],
     "-m llm.bpe": ["a-run"],
+    "-m llm.judge": ["a-run"],
     "-m llm.convert.bring": ["a-run"],
     "-m llm.convert.export": ["a-run"],
     "-m llm.convert.describe": ["a-path"],

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from llm import arena, judge, speakers, verdicts
+from llm import arena, endpoints, judge, speakers, verdicts
 from llm.config import JudgeConfig, from_dict, to_dict
 from llm.runs import Run
 
@@ -188,6 +188,22 @@ def test_a_texts_own_braces_are_left_alone():
 def test_what_cannot_be_judged(speaks, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         judge.check(from_dict(JudgeConfig, to_dict(CONFIG) | changes))
+
+
+def test_on_a_shared_page_nobody_asks_the_endpoint_of_somebody_else(monkeypatch):
+    monkeypatch.setenv("SPACE_ID", "someone/lab")
+    endpoints.save(endpoints.Endpoint("mine", "openai", "https://api.openai.com/v1", "m", "anna"))
+    config = JudgeConfig(a="story-instruct", b="story-llama", judge="endpoint:mine")
+    assert judge.check(config, "anna")
+    with pytest.raises(ValueError, match="'endpoint:mine' cannot be asked"):
+        judge.check(config, "ben")
+
+
+def test_intervals_are_made_once():
+    rows = [row("a", "a"), row("b", "b", a="x"), row("a", "b")]
+    verdicts.intervals.cache_clear()
+    assert verdicts.summary(rows) == verdicts.summary(rows)
+    assert verdicts.intervals.cache_info()[:2] == (1, 1)
 
 
 def test_a_prompt_without_the_answers_is_refused():

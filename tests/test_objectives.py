@@ -26,6 +26,7 @@ from llm import (
     losses,
     objectives,
     optim,
+    pairs,
     paths,
     prompts,
     tokenizer,
@@ -503,6 +504,18 @@ def test_preferences_that_do_not_move_are_said_to_stand_still():
     base()
     run = trained(config("prefer", max_steps=2, learning_rate=0.0, min_learning_rate=0.0))
     assert "rewards are still 0" in run.last_event()["message"]
+
+
+def test_preferences_without_validation_rows_are_not_said_to_stand_still():
+    """Eight rows leave none to validate on, so the last look measured nothing."""
+    base()
+    rows = [dict(prompt="a fox", chosen=f"ran {i}", rejected=f"sat {i}") for i in range(8)]
+    pairs.append("few", rows)
+    run = trained(
+        replace(config("prefer", max_steps=12, eval_every=6, validation_fraction=0.05), dataset="few")
+    )
+    assert seen(run, "evaluate")[-1]["val_loss"] is None and seen(run, "step")[-1]["reward_margin"] > 1e-3
+    assert "rewards" not in run.last_event()["message"]
 
 
 def test_the_silenced_adapter_is_the_reference_that_is_kept_without_one():

@@ -75,6 +75,27 @@ def test_without_votes_all_are_equal_and_unknown():
     assert ratings.fit(np.zeros((0, 0))).points().shape == (0,)
 
 
+def test_one_without_votes_moves_nobody():
+    two, three = (
+        ratings.fit(np.array([[0, 2], [1, 0]])),
+        ratings.fit(np.array([[0, 2, 0], [1, 0, 0], [0, 0, 0]])),
+    )
+    np.testing.assert_allclose(three.points()[:2], two.points(), atol=1e-9)
+    np.testing.assert_allclose(three.margins()[:2], two.margins(), atol=1e-9)
+    assert three.points()[2] == 1000 and three.margins()[2] > 1000 and not three.open
+
+
+@pytest.mark.parametrize("n", [2, 5, 12, 20])
+def test_the_ratings_of_choix(n):
+    """choix (Maystre), another implementation of the same maximum likelihood, without a prior."""
+    choix = pytest.importorskip("choix")
+    wins = np.random.default_rng(n).integers(1, 9, (n, n)).astype(float)
+    np.fill_diagonal(wins, 0)
+    games = [(i, j) for i in range(n) for j in range(n) for _ in range(int(wins[i, j]))]
+    expected = choix.opt_pairwise(n, games, alpha=0, method="Newton-CG", tol=1e-12)
+    np.testing.assert_allclose(ratings.fit(wins).strengths, expected - expected.mean(), atol=1e-6)
+
+
 def test_the_next_pair_is_the_one_known_least():
     wins = np.array([[0, 20, 1], [20, 0, 1], [1, 1, 0]], float)
     found = ratings.fit(wins)

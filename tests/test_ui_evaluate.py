@@ -142,15 +142,15 @@ FORM = (
 
 
 def test_the_form_of_a_judging_is_its_command():
-    remark, line, button = eval_judge.preview(*FORM)
+    remark, line, button = eval_judge.preview(None, *FORM)
     assert (
         not remark
         and button.interactive
         and line.startswith("python -m llm.judge judge-story-instruct-story-llama")
     )
-    remark, _, _ = eval_judge.preview("story-instruct", "story-llama", "story-llama", *FORM[3:])
+    remark, _, _ = eval_judge.preview(None, "story-instruct", "story-llama", "story-llama", *FORM[3:])
     assert "one of the two" in remark
-    remark, line, button = eval_judge.preview("", *FORM[1:])
+    remark, line, button = eval_judge.preview(None, "", *FORM[1:])
     assert "Choose A first" in remark and not line and not button.interactive
 
 

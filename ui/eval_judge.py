@@ -45,11 +45,11 @@ def name_of(config: JudgeConfig) -> str:
     return transfers.free_name(plain[:76])
 
 
-def preview(*form: Any) -> list[Any]:
+def preview(request: gr.Request, *form: Any) -> list[Any]:
     """What is in the way, the command, and the button."""
     try:
         config = config_of(*form)
-        judge.check(config)
+        judge.check(config, owner(request))
     except ValueError as error:
         return [message(str(error), "warning"), "", gr.Button("Change a setting first", interactive=False)]
     fair = ""
@@ -66,7 +66,7 @@ def preview(*form: Any) -> list[Any]:
 def start(request: gr.Request, *form: Any) -> list[Any]:
     """Start the run; what is shown follows it. Raises ValueError."""
     config = config_of(*form)
-    judge.check(config)
+    judge.check(config, owner(request))
     run = Run.create("judge", to_dict(config), owner(request), name=name_of(config))
     dispatch.pump()
     return shown(run.name, request)
@@ -99,7 +99,9 @@ def shown(name: str, request: gr.Request | None) -> list[Any]:
     note = last.get("message", "") if last.get("kind") == "end" else ""
     result = ""
     if rows:
-        agree, compared = verdicts.agreement(rows, config["a"], config["b"], arena.voted())
+        agree, compared = verdicts.agreement(
+            rows, config["a"], config["b"], arena.voted(between=(config["a"], config["b"]))
+        )
         result = figures.result(verdicts.summary(rows, config["seed"]), config, agree, compared)
     live = status in ("waiting", "running")
     return [
@@ -122,21 +124,27 @@ def stop_or_go(name: str, request: gr.Request) -> list[Any]:
     return shown(name, request)
 
 
+def askable(request: gr.Request) -> Any:
+    """A picker of who can be asked, with what the visitor may choose."""
+    return gr.update(choices=speakers.names(owner(request)))
+
+
 def speaker(view: View, key: str, label: str) -> gr.Dropdown:
     """A dropdown of everyone who can speak, kept in the address bar."""
 
     def restored(text: str | None = None) -> dict:
-        names = speakers.names()
+        names = speakers.names("")
         wish = text or FIRST[key]
         return gr.update(choices=names, value=wish if wish in names else next(iter(names), None))
 
-    names = speakers.names()
+    names = speakers.names("")
     value = FIRST[key] if FIRST[key] in names else next(iter(names), None)
     box = Choice(
         names, value=value, label=label, elem_id=f"evaluate-judge-{key}", interactive=True, min_width=140
     )
     view.keep(f"judge.{key}", box, restore=restored)
-    view.refresh(box, lambda value: gr.update(choices=speakers.names()))
+    view.on_load(askable, box)
+    view.on_select(askable, box)
     return box
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from llm import pairs
+import json
+import urllib.parse
+
+import pytest
+
+from llm import arena, pairs
 
 TABS = "arena finetune"
 
@@ -52,3 +57,74 @@ def test_votes_become_rows_that_finetune_opens(open_tab, server, monkeypatch):
     page.wait_for_function(
         "document.querySelector('#finetune-dataset input')?.value === 'class-votes'", timeout=30_000
     )
+
+
+PROMPT = "Long ago, a shy otter named Otto"
+RUN = dict(
+    objective="prefer", style="own", trained="lora", start_from="story-prefer", lora_rank=8, max_steps=40, batch_size=8,
+    learning_rate=0.001, min_learning_rate=0.0001, warmup_steps=4, eval_every=20, sample_tokens=0, threads=1,
+)  # fmt: skip
+
+
+def answers_of(page) -> dict[str, str]:
+    return {side: page.inner_text(f"#arena-{side} .ar-text") for side in "ab"}
+
+
+def votes_for_who_lived(page, who: list[str], rounds: int) -> None:
+    """Play rounds between two, voting for the answer in which somebody lived somewhere."""
+    query = {"tab": "arena", "arena.who": json.dumps(who), "arena.prompt": PROMPT, "arena.length": 14}
+    page.goto("/?" + urllib.parse.urlencode(query))
+    page.wait_for_selector("#arena-ranking table, #arena-ranking .lab-message")
+    for _ in range(rounds):
+        page.click("#arena-go")
+        page.wait_for_function(
+            "document.querySelector('#arena-told')?.textContent.includes('Vote when you know')"
+        )
+        page.wait_for_function("document.querySelectorAll('.ar-pane.ar-done').length === 2", timeout=60_000)
+        lived = {side: "lived" in text for side, text in answers_of(page).items()}
+        key = "1" if lived["a"] > lived["b"] else "2" if lived["b"] > lived["a"] else "3"
+        page.keyboard.press(key)
+        page.wait_for_function("document.querySelector('#arena-told')?.textContent.includes('A was ')")
+
+
+def share(who: str, other: str) -> float:
+    counted = arena.tally()
+    i, j = counted.names.index(who), counted.names.index(other)
+    return counted.wins[i, j] / counted.games[i, j]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_votes_train_a_model_that_then_wins_more(new_page, server, monkeypatch):
+    """Votes, rows, preference tuning, votes again, all in the page on the shipped models."""
+    monkeypatch.setenv("LLM_HOME", str(server.home))
+    page = new_page()
+    arena_file = server.home / "arena" / "main.sqlite"
+    arena_file.unlink(missing_ok=True)
+    votes_for_who_lived(page, ["story-prefer", "story-llama"], 24)
+    before = share("story-prefer", "story-llama")
+    page.click("text=Make rows of the votes, and train on them")
+    page.fill("#arena-rows-name input, #arena-rows-name textarea", "lived")
+    page.click("#arena-rows")
+    page.wait_for_selector("#arena-made a")
+    rows = pairs.read("lived")
+    assert len(rows) >= 5 and all("lived" in row["chosen"] and "lived" not in row["rejected"] for row in rows)
+
+    there = set((server.home / "runs").glob("[!.]*/"))
+    link = page.get_attribute("#arena-made a", "href") or ""
+    given = "&".join(f"finetune.{field}={value}" for field, value in RUN.items())
+    page.goto(f"/{link}&finetune.room=tune&{given}")
+    page.wait_for_function(
+        "document.querySelector('#tune-start')?.innerText === 'Start tuning'", timeout=60_000
+    )
+    page.click("#tune-start")
+    page.wait_for_function(
+        "document.querySelector('#tune-monitor .lab-pill')?.innerText === 'Finished'", timeout=120_000
+    )
+    (tuned,) = (path.name for path in set((server.home / "runs").glob("[!.]*/")) - there)
+
+    votes_for_who_lived(page, [tuned, "story-llama"], 16)
+    after = share(tuned, "story-llama")
+    assert after > before + 0.1, (before, after)
+    shown = page.inner_text("#arena-ranking")
+    assert tuned in shown and shown.index(tuned) < shown.index("story-prefer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import random
 import secrets
@@ -50,6 +51,20 @@ document.addEventListener('keydown', (event) => {
 def present(request: gr.Request | None) -> list[str]:
     """Everyone the visitor can let take part."""
     return speakers.names(owner(request))
+
+
+def lettable(request: gr.Request) -> Any:
+    """The picker of those who take part, with what the visitor may choose."""
+    return gr.update(choices=present(request))
+
+
+def linked(text: str | None) -> list[str]:
+    """The names in a link; none where it holds no list of names."""
+    try:
+        found = json.loads(text or "[]")
+    except ValueError:
+        return []
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
 
 
 def taking_part(who: Any, request: gr.Request | None) -> list[str]:
@@ -184,7 +199,7 @@ def standing(board: str, topic: str, whose: str, seen: str, request: gr.Request)
         counted = arena.tally(topic, owner(request) if whose == MINE else "", name=board)
     except ValueError as error:
         return [message(str(error), "error"), "", "", gr.skip(), ""]
-    mark = f"{board}|{topic}|{whose}|{counted.votes}"
+    mark = f"{board}|{topic}|{whose}|{counted.votes}|{counted.bad}|{hash(counted.wins.tobytes())}"
     if mark == seen:
         return [gr.skip()] * 5
     found = ratings.fit(counted.wins)
@@ -322,15 +337,14 @@ def build(view: View) -> None:
         view.keep(key, widget)
 
     def restored(text: str | None = None) -> dict:
-        known = speakers.names()
-        chosen = [one for one in (text or "").split() if one in known] or [
-            one for one in FIRST if one in known
-        ]
+        known = speakers.names("")
+        chosen = [one for one in linked(text) if one in known] or [one for one in FIRST if one in known]
         return gr.update(choices=known, value=chosen)
 
     quiet = dict(api_visibility="private", show_progress="hidden", queue=False)
     view.keep("topic", of_topic, restore=lambda text: gr.update(value=text or ""))
-    view.refresh(who, lambda value: gr.update(choices=speakers.names()))
+    view.keep("who", who, restore=restored)
+    view.on_select(lettable, who)
     view.refresh(kin, lambda value: gr.update(choices=paths.model_names()))
     table = [ranking, beaten, counts, of_topic, mark]
     asked = [board, of_topic, whose]
@@ -354,7 +368,7 @@ def build(view: View) -> None:
     make.click(make_rows, [board, of_topic, whose, name], made, **quiet)
     timer = gr.Timer(POLL_SECONDS, active=False)
     timer.tick(standing, [*asked, mark], table, **quiet)
-    view.on_load(lambda: restored(), who)
+    view.on_load(lettable, who)
     view.on_load(again, table, asked)
     view.on_load(lambda: gr.Timer(active=True), timer)
     view.on_select(again, table, asked)
