@@ -41,7 +41,7 @@ class Round:
     prompt: str
     a: str
     b: str
-    seed: int
+    seed: int  # of A; B draws with the next one
     text_a: str
     text_b: str
     problem: str  # why the round cannot be voted on; "" when it can

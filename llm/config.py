@@ -371,8 +371,8 @@ class TuneConfig:
         f"LoRA: matrices that get an adapter, of {', '.join(LORA_MODULES)} (all: every one inside the blocks)",
     )
     prompt_style: str = knob(
-        "alpaca", "How an instruction is written down for the model; own is its own chat template",
-        choices=("alpaca", "phi3", "chatml", "plain", "own"),
+        "alpaca", "How an instruction is written down for the model; bare adds no words; own is its own chat template",
+        choices=("alpaca", "phi3", "chatml", "plain", "bare", "own"),
     )  # fmt: skip
     mask_prompt: bool = knob(True, "Learn the answers only, not the prompts before them")
     packing: bool = knob(

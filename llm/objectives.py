@@ -222,10 +222,10 @@ class Instruct(Pretrain):
         return self.examples.manner.ends
 
     def files(self, model: GPT) -> dict[str, bytes | Path]:
-        """The prompt style becomes the model's chat template: it is asked as it was taught."""
-        manner = self.examples.manner
+        """The prompt style becomes the model's chat template: it is asked as it was taught. The bare style needs none."""
+        manner, bare = self.examples.manner, self.config.tune.prompt_style == prompts.BARE
         return super().files(model) | (
-            {} if manner.foreign else {"chat_template.jinja": manner.source.encode()}
+            {} if manner.foreign or bare else {"chat_template.jinja": manner.source.encode()}
         )
 
 

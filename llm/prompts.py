@@ -39,6 +39,7 @@ class Style:
     joint: str  # what stands between an instruction and its input
 
 
+BARE = "bare"  # no words around the text: what a model is asked with that has no chat template
 STYLES = {
     "alpaca": Style(
         chat.TEMPLATES["alpaca"].label, chat.TEMPLATES["alpaca"].source, chat.TEMPLATES["alpaca"].stops, "\n\n### Input:\n"
@@ -54,6 +55,9 @@ STYLES = {
         chat.TEMPLATES["chatml"].label, chat.TEMPLATES["chatml"].source, chat.TEMPLATES["chatml"].stops, "\n"
     ),
     "plain": Style(chat.TEMPLATES["plain"].label, chat.TEMPLATES["plain"].source, chat.TEMPLATES["plain"].stops, "\n"),
+    BARE: Style(
+        "bare: the answer goes straight on", "{% for message in messages %}{{ message.content }}{% endfor %}", (), "\n"
+    ),
 }  # fmt: skip
 
 
@@ -81,6 +85,8 @@ def manner(style: str, folder: Path | None, encoding: Tokenizer) -> Manner:
         joint = "\n"
     elif style in STYLES:
         source, stops, joint = STYLES[style].source, STYLES[style].stops, STYLES[style].joint
+        if style == BARE:  # a plain text, which begins as the model's texts do
+            source = known.begins + source
     else:
         raise ValueError(
             f"There is no prompt style called {style!r}: choose one of {', '.join(STYLES)} or own."

@@ -58,12 +58,16 @@ def speak(
         yield from near(who, messages, how, stopped, alternatives)
 
 
+def has_template(model: str) -> bool:
+    """Whether a local model has a chat template: one without goes on from the bare text."""
+    return bool(chat.read(paths.model_folder(model)).template)
+
+
 def prompt_of(model: str, messages: Sequence[dict[str, str]]) -> tuple[str | list[int], tuple[str, ...]]:
     """What a local model reads for a conversation, text or ids, and the texts that end its answer. Raises ValueError."""
-    folder = paths.model_folder(model)
-    if not chat.read(folder).template:
+    if not has_template(model):
         return messages[-1]["content"], ()
-    found = chat.prompt(folder, tokenizer.get(f"model:{model}"), messages)
+    found = chat.prompt(paths.model_folder(model), tokenizer.get(f"model:{model}"), messages)
     return found.ids, found.stops
 
 

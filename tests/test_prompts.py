@@ -26,6 +26,7 @@ FORMS = {
     "phi3": "<|user|>\nName the opposite.\nhot<|end|>\n<|assistant|>\n",
     "chatml": "<|im_start|>user\nName the opposite.\nhot<|im_end|>\n<|im_start|>assistant\n",
     "plain": "User: Name the opposite.\nhot\nAssistant:",
+    "bare": "Name the opposite.\nhot",
 }
 
 

@@ -35,6 +35,19 @@ def test_a_model_without_a_template_goes_on_from_the_prompt():
     assert 0 < token["probability"] <= 1 and token["top"][0][1] == pytest.approx(token["probability"]) and len(token["top"]) == 3  # fmt: skip
 
 
+def test_a_vote_on_a_bare_completion_is_learned_from_the_very_text_that_was_asked():
+    """Prompt and answer of a model without a template, as preference tuning writes them in the style "bare"."""
+    from llm import prompts, tokenizer
+
+    folder, encoding = paths.model_folder("story-llama"), tokenizer.get("model:story-llama")
+    asked, stops = speakers.prompt_of("story-llama", [{"role": "user", "content": "Long ago, a"}])
+    manner = prompts.manner("bare", folder, encoding)
+    row = {"prompt": asked, "chosen": " fox lived by the lake.", "rejected": " fox."}
+    (one,) = prompts.write(manner, encoding, [prompts.conversation(row, manner.joint, "chosen")])
+    assert stops == () and encoding.decode(one.ids[:-1].tolist()) == "Long ago, a fox lived by the lake."
+    assert one.ids[~one.answer].tolist() == encoding.encode("Long ago, a")
+
+
 def test_a_model_with_a_template_is_asked_through_it():
     from llm import tokenizer
 

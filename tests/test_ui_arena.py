@@ -101,8 +101,20 @@ def test_votes_become_rows_that_finetune_opens(speaks):
         id = played(prompt=f"Say {choice}.")[0][0]
         tab.vote(id, ("a" if arena.get(id).a == "left" else "b") if choice == "a" else choice, "main", "me")
     html = tab.make_rows("", "", tab.ALL, "class", visitor())
-    assert "class has 1 rows now; left out: 1 tie" in html and "finetune.dataset=class" in html
+    assert "class has 1 row now; left out: 1 tie" in html and "finetune.dataset=class" in html
     assert pairs.read("class") == [{"prompt": "Say a.", "chosen": "good words", "rejected": "poor words"}]
+
+
+def test_the_link_writes_the_rows_as_the_model_was_asked():
+    by = lambda a, b: {"chosen_by": a, "rejected_by": b}  # noqa: E731
+    base = tab.training_on(
+        "rows", [by("story-prefer", "x"), by("story-llama", "y"), by("story-llama", "story-prefer")]
+    )
+    assert (base["model"], base["style"]) == ("story-llama", "bare")
+    chat = tab.training_on("rows", [by("story-prefer", "story-llama")])
+    assert (chat["model"], chat["style"]) == ("story-prefer", "own")
+    far = tab.training_on("rows", [by("endpoint:x", "story-llama"), by("verse-char@0000000", "story-llama")])
+    assert "model" not in far and far["dataset"] == "rows"
 
 
 def test_a_model_comes_with_its_kin():

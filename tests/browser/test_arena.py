@@ -61,7 +61,7 @@ def test_votes_become_rows_that_finetune_opens(open_tab, server, monkeypatch):
 
 PROMPT = "Long ago, a shy otter named Otto"
 RUN = dict(
-    objective="prefer", style="own", trained="lora", start_from="story-prefer", lora_rank=8, max_steps=40, batch_size=8,
+    trained="lora", lora_rank=8, max_steps=40, batch_size=8,
     learning_rate=0.001, min_learning_rate=0.0001, warmup_steps=4, eval_every=20, sample_tokens=0, threads=1,
 )  # fmt: skip
 
@@ -70,9 +70,15 @@ def answers_of(page) -> dict[str, str]:
     return {side: page.inner_text(f"#arena-{side} .ar-text") for side in "ab"}
 
 
-def votes_for_who_lived(page, who: list[str], rounds: int) -> None:
-    """Play rounds between two, voting for the answer in which somebody lived somewhere."""
-    query = {"tab": "arena", "arena.who": json.dumps(who), "arena.prompt": PROMPT, "arena.length": 14}
+def votes_for(word: str, page, who: list[str], rounds: int) -> None:
+    """Play rounds between two, voting for the answer that has the word."""
+    query = {
+        "tab": "arena",
+        "arena.who": json.dumps(who),
+        "arena.prompt": PROMPT,
+        "arena.length": 14,
+        "arena.board": word,
+    }
     page.goto("/?" + urllib.parse.urlencode(query))
     page.wait_for_selector("#arena-ranking table, #arena-ranking .lab-message")
     for _ in range(rounds):
@@ -81,39 +87,40 @@ def votes_for_who_lived(page, who: list[str], rounds: int) -> None:
             "document.querySelector('#arena-told')?.textContent.includes('Vote when you know')"
         )
         page.wait_for_function("document.querySelectorAll('.ar-pane.ar-done').length === 2", timeout=60_000)
-        lived = {side: "lived" in text for side, text in answers_of(page).items()}
-        key = "1" if lived["a"] > lived["b"] else "2" if lived["b"] > lived["a"] else "3"
+        has = {side: word in text for side, text in answers_of(page).items()}
+        key = "1" if has["a"] > has["b"] else "2" if has["b"] > has["a"] else "3"
         page.keyboard.press(key)
         page.wait_for_function("document.querySelector('#arena-told')?.textContent.includes('A was ')")
 
 
-def share(who: str, other: str) -> float:
-    counted = arena.tally()
+def share(who: str, other: str, board: str) -> float:
+    counted = arena.tally(name=board)
     i, j = counted.names.index(who), counted.names.index(other)
     return counted.wins[i, j] / counted.games[i, j]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_votes_train_a_model_that_then_wins_more(new_page, server, monkeypatch):
-    """Votes, rows, preference tuning, votes again, all in the page on the shipped models."""
+@pytest.mark.parametrize(("base", "style", "other", "word"), [("story-prefer", "own", "story-llama", "lived"), ("story-llama", "bare", "story-gpt2", "under")])  # fmt: skip
+def test_votes_train_a_model_that_then_wins_more(new_page, server, monkeypatch, base, style, other, word):
+    """Votes, rows, preference tuning, votes again, all in the page on the shipped models, with a chat template and without."""
     monkeypatch.setenv("LLM_HOME", str(server.home))
     page = new_page()
-    arena_file = server.home / "arena" / "main.sqlite"
-    arena_file.unlink(missing_ok=True)
-    votes_for_who_lived(page, ["story-prefer", "story-llama"], 24)
-    before = share("story-prefer", "story-llama")
+    votes_for(word, page, [base, other], 24)
+    before = share(base, other, word)
     page.click("text=Make rows of the votes, and train on them")
-    page.fill("#arena-rows-name input, #arena-rows-name textarea", "lived")
+    page.fill("#arena-rows-name input, #arena-rows-name textarea", f"{word}-{style}")
     page.click("#arena-rows")
     page.wait_for_selector("#arena-made a")
-    rows = pairs.read("lived")
-    assert len(rows) >= 5 and all("lived" in row["chosen"] and "lived" not in row["rejected"] for row in rows)
+    rows = pairs.read(f"{word}-{style}")
+    assert len(rows) >= 5 and all(word in row["chosen"] and word not in row["rejected"] for row in rows)
 
     there = set((server.home / "runs").glob("[!.]*/"))
     link = page.get_attribute("#arena-made a", "href") or ""
     given = "&".join(f"finetune.{field}={value}" for field, value in RUN.items())
-    page.goto(f"/{link}&finetune.room=tune&{given}")
+    if f"finetune.model={base}&" in link:  # else the other one was preferred
+        assert f"finetune.style={style}&" in link
+    page.goto(f"/{link}&finetune.model={base}&finetune.style={style}&{given}")
     page.wait_for_function(
         "document.querySelector('#tune-start')?.innerText === 'Start tuning'", timeout=60_000
     )
@@ -123,8 +130,8 @@ def test_votes_train_a_model_that_then_wins_more(new_page, server, monkeypatch):
     )
     (tuned,) = (path.name for path in set((server.home / "runs").glob("[!.]*/")) - there)
 
-    votes_for_who_lived(page, [tuned, "story-llama"], 16)
-    after = share(tuned, "story-llama")
+    votes_for(word, page, [tuned, other], 16)
+    after = share(tuned, other, word)
     assert after > before + 0.1, (before, after)
     shown = page.inner_text("#arena-ranking")
-    assert tuned in shown and shown.index(tuned) < shown.index("story-prefer")
+    assert tuned in shown and shown.index(tuned) < shown.index(base)

@@ -8,14 +8,16 @@ import random
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
 
-from llm import arena, pairs, paths, ratings, speakers, tuned
+from llm import arena, pairs, paths, prompts, ratings, speakers, tuned
 from llm.config import SampleConfig
 from ui.figures import arena as figures
 from ui.figures.base import escape, message
@@ -119,14 +121,17 @@ def play(
     """A new round: (round, pane A, pane B, the sentence below), as both write."""
     visitor, board = owner(request), board or MAIN
     names = taking_part(who, request)
-    seed = secrets.randbelow(2**31)
+    seed = secrets.randbelow(2**31 - 1)
     how = SampleConfig(max_new_tokens=int(length or 0), temperature=float(heat or 0), seed=seed)
+    other = replace(
+        how, seed=seed + 1
+    )  # with the same draws two models of one encoding write nearly the same
     a, b = next_pair(names, board)
     id = arena.begin(prompt, a, b, visitor, topic or "", seed, board)
     news, gone = queue.Queue(), threading.Event()
-    for side, name in (("a", a), ("b", b)):
+    for side, name, drawn in (("a", a, how), ("b", b, other)):
         threading.Thread(
-            target=said, args=(name, prompt, how, visitor, side, news, gone), daemon=True
+            target=said, args=(name, prompt, drawn, visitor, side, news, gone), daemon=True
         ).start()
     texts, states = {"a": "", "b": ""}, {"a": "writing", "b": "writing"}
     told, problem = message("Vote when you know: keys 1 to 4 do it too."), ""
@@ -240,11 +245,23 @@ def make_rows(board: str, topic: str, whose: str, name: str, request: gr.Request
         )
     name = (name or "").strip() or NAME
     total = pairs.append(name, [{field: row[field] for field in pairs.FIELDS} for row in rows])
-    link = "?" + urlencode({"tab": "finetune", "finetune.objective": "prefer", "finetune.dataset": name})
+    link = "?" + urlencode(
+        {f"finetune.{key}": value for key, value in training_on(name, rows).items()} | {"tab": "finetune"}
+    )
     return (
-        f"<div class='lab-message lab-note' role='note'>{escape(name)} has {total:,} rows now"
+        f"<div class='lab-message lab-note' role='note'>{escape(name)} has {total:,} row{'s' * (total != 1)} now"
         f"{escape(f'; left out: {out}' if out else '')}. <a href='{escape(link)}'>Train on them in Finetune</a></div>"
     )
+
+
+def training_on(dataset: str, rows: list[dict[str, Any]]) -> dict[str, str]:
+    """The settings of Finetune for rows of votes: the model preferred most often, written there as it was asked here."""
+    form = {"objective": "prefer", "dataset": dataset, "room": "tune"}
+    liked = Counter(row["chosen_by"] for row in rows).most_common()
+    here = [one for one, _ in liked if one in paths.model_names()]
+    if not here:  # steps, adapters and models behind HTTP: a model to start from is to be chosen
+        return form
+    return form | {"model": here[0], "style": "own" if speakers.has_template(here[0]) else prompts.BARE}
 
 
 def family(name: str, request: gr.Request | None = None) -> list[str]:
