@@ -44,7 +44,8 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	@$(PY) bench/install.py requirements-dev.txt
 	@touch $@
 
-# A peer to measure against; --no-deps, since its own list asks for tensorflow and jupyter.
-$(VENV)/.bench: $(VENV)/.dev
+# Peers to measure against; --no-deps, since the book's own list asks for tensorflow and jupyter.
+$(VENV)/.bench: requirements-eval.txt $(VENV)/.dev
+	@$(PY) -m pip install -q -r requirements-eval.txt
 	@$(PY) -m pip install -q --no-deps llms-from-scratch==1.0.19
 	@touch $@

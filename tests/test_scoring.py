@@ -160,3 +160,46 @@ def test_the_validation_part_is_whole_documents_at_the_end():
     part = files.validation_part(text)
     assert text.endswith(part) and part[0].isupper() and 0.04 < len(part) / len(text) < 0.05
     assert files.validation_part("x" * 100) == "x" * 5  # no documents: the last characters
+
+
+@pytest.mark.slow
+def test_a_real_model_by_window_and_stride(smollm, tmp_path):
+    """SmolLM2: the numbers of scored tokens by hand, the losses by transformers, one window after the other."""
+    from transformers import AutoModelForCausalLM
+
+    from llm import tokenizer
+    from llm.convert import gguf
+
+    source = gguf.look(smollm)
+    for name, content in source.files.items():
+        (tmp_path / name).write_bytes(content)
+    encoding = tokenizer.load(tmp_path)
+    ours = checkpoint.fill(checkpoint.empty_model(source.config), source.read(), "SmolLM2").eval()
+    theirs = AutoModelForCausalLM.from_pretrained(
+        smollm.parent, gguf_file=smollm.name, dtype=torch.float32
+    ).eval()
+    text = "A small boat crossed the grey lake before the rain began, and the old man at the oars sang to himself."
+    ids = encoding.encode(" ".join([text] * 8))
+    n = len(ids)
+    found = {}
+    for window, stride in ((n, n), (64, 64), (64, 32), (64, 16)):
+        total, count, before = 0.0, 0, 1
+        for begin in range(0, n, stride):
+            end = min(begin + window, n)
+            with torch.inference_mode():
+                logprobs = theirs(torch.tensor([ids[begin:end]])).logits[0].log_softmax(-1)
+            new = range(
+                max(before, begin + 1), end
+            )  # those that no window before scored and that have one before them
+            total -= sum(float(logprobs[i - begin - 1, ids[i]]) for i in new)
+            count, before = count + len(new), end
+            if end == n:
+                break
+        got = scoring.text_score(ours, encoding, ids, window, stride)
+        assert got["scored"] == count and got["perplexity"] == pytest.approx(
+            math.exp(total / count), rel=0.001
+        )
+        found[window, stride] = got
+    assert [one["scored"] for one in found.values()] == [n - 1, n - -(-(n - 1) // 64), n - 1, n - 1]
+    assert found[n, n]["perplexity"] < found[64, 16]["perplexity"] < found[64, 32]["perplexity"] < found[64, 64]["perplexity"]  # fmt: skip
+    print("; ".join(f"window {w}, stride {s}: {one['scored']} of {n} tokens, perplexity {one['perplexity']:.3f}" for (w, s), one in found.items()))  # fmt: skip
