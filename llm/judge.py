@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from llm import arena, corpora, job, prompts, rows, speakers, tables, verdicts
+from llm import arena, corpora, endpoints, job, prompts, rows, speakers, tables, verdicts
 from llm.config import JudgeConfig, SampleConfig, from_dict
 from llm.runs import Run
 
@@ -63,6 +63,15 @@ def check(config: JudgeConfig, owner: str | None = None) -> list[str]:
             raise ValueError(f"Choose {what} first.")
         if who not in speakers.names(owner):
             raise ValueError(f"{who!r} cannot be asked here; see python -m llm.speakers --help.")
+        if (
+            speakers.is_far(who)
+            and endpoints.hosted()
+            and endpoints.key_of(endpoints.get(who.removeprefix(speakers.FAR)))
+        ):
+            raise ValueError(
+                f"{who} needs a key, which this shared page keeps in its memory only; a judging is a process of its own and "
+                "gets none. Judge with a local model, or in a lab of your own."
+            )
     if config.a == config.b:
         raise ValueError(f"{config.a} cannot be compared with itself: choose two different ones.")
     return instructions(config)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -197,6 +198,13 @@ def test_on_a_shared_page_nobody_asks_the_endpoint_of_somebody_else(monkeypatch)
     assert judge.check(config, "anna")
     with pytest.raises(ValueError, match="'endpoint:mine' cannot be asked"):
         judge.check(config, "ben")
+    endpoints.save(
+        endpoints.Endpoint("keyed", "openai", "https://api.openai.com/v1", "m", "anna"), "sk-of-anna"
+    )
+    with pytest.raises(
+        ValueError, match="endpoint:keyed needs a key, which this shared page keeps in its memory only"
+    ):
+        judge.check(replace(config, judge="endpoint:keyed"), "anna")
 
 
 def test_intervals_are_made_once():

@@ -8,12 +8,12 @@ import gradio as gr
 
 from llm import benchmarks, dispatch, harness_tasks
 from llm.config import BenchmarkConfig, to_dict
-from llm.runs import Run, all_runs
+from llm.runs import Run
 from ui import pickers, transfers
 from ui.figures import benchmarks as figures
 from ui.figures.base import message
 from ui.figures.train import progress
-from ui.owner import is_shared, may_use, owner
+from ui.owner import is_shared, owner
 from ui.parts import Choice, plain_errors, section, show_code
 from ui.view import View
 
@@ -73,7 +73,7 @@ def start(request: gr.Request, *form: Any) -> list[Any]:
 
 def own_runs(request: gr.Request | None) -> list[str]:
     """The visitor's benchmarks, newest first."""
-    return [run.name for run in all_runs("benchmark") if may_use(run.meta["owner"], owner(request))]
+    return [run.name for run in transfers.own_runs("benchmark", request)]
 
 
 def shown(chosen: Any, task: str, request: gr.Request | None) -> list[Any]:
@@ -136,12 +136,7 @@ def stop_or_go(chosen: Any, task: str, request: gr.Request) -> list[Any]:
     names = [name for name in (chosen or []) if name in own_runs(request)]
     if not names:
         raise ValueError("Choose one of your runs first.")
-    run = Run.open(names[0])
-    if run.status() in ("waiting", "running"):
-        run.request_stop()
-    else:
-        run.request_resume()
-        dispatch.pump()
+    transfers.stop_or_go(Run.open(names[0]))
     return shown(names, task, request)
 
 

@@ -8,11 +8,11 @@ import gradio as gr
 
 from llm import arena, corpora, dispatch, judge, speakers, verdicts
 from llm.config import JUDGE_PROMPT, JudgeConfig, to_dict
-from llm.runs import Run, all_runs
+from llm.runs import Run
 from ui import transfers
 from ui.figures import judge as figures
 from ui.figures.base import message
-from ui.owner import may_use, owner
+from ui.owner import owner
 from ui.parts import Choice, plain_errors, section, show_code
 from ui.view import View
 
@@ -74,7 +74,7 @@ def start(request: gr.Request, *form: Any) -> list[Any]:
 
 def own_runs(request: gr.Request | None) -> list[str]:
     """The visitor's judgings, newest first."""
-    return [run.name for run in all_runs("judge") if may_use(run.meta["owner"], owner(request))]
+    return [run.name for run in transfers.own_runs("judge", request)]
 
 
 def shown(name: str, request: gr.Request | None) -> list[Any]:
@@ -115,12 +115,7 @@ def stop_or_go(name: str, request: gr.Request) -> list[Any]:
     """Stop a judging that goes on, or let one that ended early go on."""
     if name not in own_runs(request):
         raise ValueError("Choose one of your judgings first.")
-    run = Run.open(name)
-    if run.status() in ("waiting", "running"):
-        run.request_stop()
-    else:
-        run.request_resume()
-        dispatch.pump()
+    transfers.stop_or_go(Run.open(name))
     return shown(name, request)
 
 

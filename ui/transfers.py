@@ -38,9 +38,18 @@ def own(name: str, request: gr.Request | Request | None) -> Run:
 
 
 def own_runs(kind: str, request: gr.Request | None) -> list[Run]:
-    """The imports or exports that the visitor may see, newest first."""
+    """The runs of a kind that the visitor may see, newest first."""
     visitor = owner(request)
     return [run for run in all_runs(kind) if may_use(run.meta["owner"], visitor)]
+
+
+def stop_or_go(run: Run) -> None:
+    """Stop a run that waits or goes on, or let one that ended early go on with what it has not done. Raises ValueError."""
+    if run.status() in ("waiting", "running"):
+        run.request_stop()
+    else:
+        run.request_resume()
+        dispatch.pump()
 
 
 def free_name(wish: str) -> str:

@@ -64,7 +64,7 @@ def results(tasks: Sequence[dict[str, Any]], overall: dict[str, Any]) -> str:
     )
     if cut := sum(task.get("cut", 0) for task in tasks):
         told += message(
-            f"{cut} prompts were longer than the model's context: their beginning, with the first solved examples, was cut off. "
+            f"Prompts longer than the model's context: {cut}. Their beginning, with the first solved examples, was cut off. "
             "Fewer examples may suit this model better.",
             "warning",
         )
@@ -74,7 +74,7 @@ def results(tasks: Sequence[dict[str, Any]], overall: dict[str, Any]) -> str:
 
 def question(one: dict[str, Any], number: int, of: int) -> str:
     """One question: the prompt as it was scored, each choice's log-probability and share of the whole vocabulary."""
-    head = f"<p class='ar-remark'>Question {number} of {of}</p><pre class='bm-prompt'>{escape(one['prompt'])}</pre>"
+    head = f"<p class='ar-remark'>Question {number} of {of}</p><pre class='bm-prompt'><span>{escape(one['prompt'])}</span></pre>"
     if "logprobs" not in one:
         verdict = {True: "right", False: "wrong", None: "not judged here"}[one["right"]]
         return head + message(f"The model wrote: {one['answer']} ({verdict}; wanted: {one['target']})")
