@@ -94,7 +94,7 @@ def test_a_run_is_shown_from_its_log(here):
     assert (
         figures.percent(0.75, error) in numbers
         and "(micro)" in numbers
-        and "longer than the model's context: 2" in numbers
+        and "longer than the model&#x27;s context: 2" in numbers
     )
     assert task["value"] == "quiz_astronomy"
 
