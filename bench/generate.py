@@ -1,9 +1,10 @@
-"""Generation speed beside peers from PyPI, new tokens a second, one text, greedy, interleaved in one process.
+"""Generation speed beside peers from PyPI, new tokens a second, greedy, interleaved in one process.
 
-    python -m bench.generate [--cases tiny gpt2] [--rounds 5] [--tokens 200]
+    python -m bench.generate [--cases tiny gpt2 eight] [--rounds 5] [--tokens 200]
 
 Random weights of one shape: the speed does not depend on them. transformers keeps a cache as we do; llms-from-scratch
-is its chapter 4 function as shipped, which has none.
+is its chapter 4 function as shipped, which has none. In the case "eight" eight texts are asked for at the same moment:
+ours are written side by side, transformers writes one after the other, as eight calls of its pipeline would.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ from llm.model import GPT
 CASES = {
     "tiny": Case(n_layer=4, n_head=4, n_embd=128, vocab_size=50257, context_length=256, batch_size=1),
     "gpt2": Case(n_layer=12, n_head=12, n_embd=768, vocab_size=50257, context_length=1024, batch_size=1),
+    "eight": Case(n_layer=12, n_head=12, n_embd=768, vocab_size=50257, context_length=1024, batch_size=8),
 }
 PROMPT = list(range(1000, 1016))  # 16 ids
 
 
-def ours(case: Case) -> Callable[[int], int]:
+def ours(case: Case, dtype: torch.dtype) -> Callable[[int], int]:
     """Our stream of Steps, exactly as the page gets it."""
-    model, encoding = GPT(gpt2_config(case)).eval(), tokenizer.get("gpt2")
+    model, encoding = GPT(gpt2_config(case)).to(dtype).eval(), tokenizer.get("gpt2")
 
     def run(tokens: int) -> int:
         config = SampleConfig(temperature=0.0, max_new_tokens=tokens, stop_at_eot=False)
-        return sum(1 for _ in generate.generate(model, encoding, [PROMPT], config))
+        return sum(1 for _ in generate.generate(model, encoding, [PROMPT] * case.batch_size, config))
 
     return run
 
@@ -45,9 +47,13 @@ def transformers(case: Case, dtype: torch.dtype) -> Callable[[int], int]:
     model.generation_config.pad_token_id = 0
 
     def run(tokens: int) -> int:
-        idx = torch.tensor([PROMPT])
-        out = model.generate(idx, attention_mask=torch.ones_like(idx), max_new_tokens=tokens, do_sample=False)
-        return out.shape[1] - len(PROMPT)
+        idx, made = torch.tensor([PROMPT]), 0
+        for _ in range(case.batch_size):
+            out = model.generate(
+                idx, attention_mask=torch.ones_like(idx), max_new_tokens=tokens, do_sample=False
+            )
+            made += out.shape[1] - len(PROMPT)
+        return made
 
     return run
 
@@ -68,11 +74,13 @@ def scratch(case: Case) -> Callable[[int], int]:
 def measure(case: Case, rounds: int, tokens: int) -> dict[str, dict[str, float]]:
     """New tokens a second of each competitor: median over rounds, in each of which all have their turn."""
     runners = {
-        "ours, fp32": ours(case),
+        "ours, fp32": ours(case, torch.float32),
+        "ours, bf16": ours(case, torch.bfloat16),
         "transformers, fp32": transformers(case, torch.float32),
         "transformers, bf16": transformers(case, torch.bfloat16),
-        "llms-from-scratch, no cache": scratch(case),
     }
+    if case.batch_size == 1:
+        runners["llms-from-scratch, no cache"] = scratch(case)
     for run in runners.values():
         run(4)
     speeds: dict[str, list[float]] = {name: [] for name in runners}
@@ -82,7 +90,7 @@ def measure(case: Case, rounds: int, tokens: int) -> dict[str, dict[str, float]]
             began = time.perf_counter()
             made = runners[name](tokens)
             speeds[name].append(made / (time.perf_counter() - began))
-            assert made == tokens, f"{name} made {made} tokens, not {tokens}"
+            assert made == tokens * case.batch_size, f"{name} made {made} tokens"
     return {name: spread(values) for name, values in speeds.items()}
 
 

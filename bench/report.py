@@ -70,7 +70,8 @@ def table(result: dict[str, Any]) -> list[str]:
     lines = []
     for case, rows in result["results"].items():
         settings = ", ".join(f"{k} {v}" for k, v in result["cases"].get(case, {}).items())
-        best = next((v["median"] for name, v in rows.items() if name.startswith("ours")), None)
+        own = {name: v["median"] for name, v in rows.items() if name.startswith("ours")}
+        best = next(iter(own.values()), None)
         lines += ["", f"**{case}**" + (f" ({settings})" if settings else ""), ""]
         bars = any("bar" in value for value in rows.values())
         head = ["", result.get("units", {}).get(case, result["unit"]), "least", "most", "n"]
@@ -82,7 +83,8 @@ def table(result: dict[str, Any]) -> list[str]:
                 bar = value.get("bar")
                 row += [number(bar), "yes" if value["median"] <= bar else "**no**"] if bar else ["", ""]
             elif best:
-                row.append("" if name.startswith("ours") else f"{best / value['median']:.2f}x")
+                same = own.get(f"ours, {name.rpartition(', ')[2]}", best)  # in the same number format, where both name one
+                row.append("" if name in own else f"{same / value['median']:.2f}x")
             lines.append("| " + " | ".join(row) + " |")
     return lines
 

@@ -1,4 +1,4 @@
-"""Faster ways to the values of `llm.model`, for processors that multiply bf16 matrices in hardware.
+"""Faster ways to the values of `llm.model` on a CPU: training in bf16 where it is multiplied in hardware, one more token in fp32.
 
 model.py says what is computed; this file computes the same with fewer passes over memory. Tests hold the two together.
 """
@@ -9,6 +9,10 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+FEW = 8  # rows up to which a product with a large matrix is a matter of reading the matrix
+LARGE = 2**20  # numbers in a matrix that does not stay in the processor's cache
 
 
 @lru_cache(maxsize=8)
@@ -83,3 +87,37 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """RoPE. x (B, H, T, D), angles (B or 1, T, R/2) in radians -> (B, H, T, D)."""
     return _Rotate.apply(x, angles.cos()[:, None].to(x.dtype), angles.sin()[:, None].to(x.dtype))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + b. x (..., C), weight (N, C), bias (N,) -> (..., N); by `few_rows` where that is faster.
+
+    While a text is written, each token is one row, and nearly all the time goes into reading the weights. Nothing is
+    chosen where gradients are wanted, so training has one way only.
+    """
+    if torch.is_grad_enabled() or weight.numel() < LARGE or not few_pay(x, weight):
+        return F.linear(x, weight, bias)
+    return few_rows(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], len(weight))
+
+
+def few_pay(x: Tensor, weight: Tensor) -> bool:
+    """Whether `few_rows` is the faster way: fp32 on a CPU, few rows, and a matrix with more rows than columns."""
+    N, C = weight.shape
+    return (
+        N > C
+        and x.numel() <= FEW * C
+        and weight.stride() == (C, 1)
+        and weight.dtype is x.dtype is torch.float32
+        and weight.device.type == "cpu"
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + b as (W x^T)^T + b, by four rows of x at a time. x (B, C), weight (N, C) -> (B, N).
+
+    A single row would be multiplied as a vector, by one thread; as a matrix of two columns all threads read the weights.
+    """
+    rows = x if len(x) > 1 else x.repeat(2, 1)
+    y = torch.cat([torch.mm(weight, some.t()).t() for some in rows.split(4)])[: len(x)]
+    return y if bias is None else y + bias

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llm import checkpoint, paths
+from llm import checkpoint, fast, paths
 from llm.adapters import (
     Counts,
     Settings,
@@ -116,7 +116,7 @@ class LoRALinear(nn.Linear):
         self.add_module(key(name), nn.ModuleList(pairs))
 
     def forward(self, x: Tensor) -> Tensor:  # (..., I) -> (..., out)
-        y = F.linear(x, self.weight, self.bias)
+        y = fast.linear(x, self.weight, self.bias)
         if not self.own:
             for name, strength in self.dials.items():
                 if strength and (pairs := self.pairs(name)):

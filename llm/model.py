@@ -33,6 +33,13 @@ class Tapped(nn.Module):
         return self.tap is not untouched
 
 
+class Linear(nn.Linear):
+    """x W^T + b, with the weights W stored as (out, in)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
+        return fast.linear(x, self.weight, self.bias)
+
+
 class LayerNorm(Tapped):
     """Each token's C numbers to mean 0 and variance 1, then a learned scale and shift (Ba et al. 2016, eq. 4)."""
 
@@ -183,8 +190,8 @@ class Attention(Tapped):
         self.dropout = config.dropout
         self.fast = False  # take the way of llm.fast where it fits: set by llm.precision for some processors
         rows = (config.n_head + 2 * config.kv_heads) * config.head_dim
-        self.qkv = nn.Linear(config.n_embd, rows, bias=config.qkv_bias)
-        self.out = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
+        self.qkv = Linear(config.n_embd, rows, bias=config.qkv_bias)
+        self.out = Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
         self.qk_norm = config.qk_norm
         if config.qk_norm != "none":
             heads = (config.n_head, config.kv_heads) if config.qk_norm == "width" else (1, 1)
@@ -266,9 +273,9 @@ class MLP(Tapped):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.activation = ACTIVATIONS[config.mlp]
-        self.gate = nn.Linear(config.n_embd, config.hidden, bias=config.bias) if config.gated else None
-        self.up = nn.Linear(config.n_embd, config.hidden, bias=config.bias)
-        self.down = nn.Linear(config.hidden, config.n_embd, bias=config.bias)
+        self.gate = Linear(config.n_embd, config.hidden, bias=config.bias) if config.gated else None
+        self.up = Linear(config.n_embd, config.hidden, bias=config.bias)
+        self.down = Linear(config.hidden, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
         bent = self.up if self.gate is None else self.gate
@@ -336,7 +343,7 @@ class GPT(Tapped):
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = nn.Identity() if config.norm_position == "post" else NORMS[config.norm](config)
-        self.output = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.output = Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.output.weight = self.token_embedding.weight  # one matrix, two uses (Press & Wolf 2017)
         self.initialise()

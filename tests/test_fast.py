@@ -5,7 +5,7 @@ import torch
 
 from llm import fast
 from llm.config import ModelConfig
-from llm.model import Attention, causal_mask, rope_angles, rope_rates, rotate
+from llm.model import GPT, Attention, causal_mask, rope_angles, rope_rates, rotate
 
 EXACT = torch.double
 
@@ -45,3 +45,37 @@ def test_rotation_is_that_of_the_model(size):
     x, angles = some(2, 3, 7, 10), rope_angles(torch.arange(7, dtype=EXACT)[None], rope_rates(size, 10_000.0))
     torch.testing.assert_close(fast.rotate(x, angles), rotate(x, angles))
     torch.testing.assert_close(*(gradients(turn(x, angles), x)[0] for turn in (fast.rotate, rotate)))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("bias", [True, False])
+def test_few_rows_times_a_large_matrix(rows, bias):
+    x, weight = some(rows, 6).detach(), some(11, 6, seed=1).detach()
+    shift = some(11, seed=2).detach() if bias else None
+    torch.testing.assert_close(fast.few_rows(x, weight, shift), torch.nn.functional.linear(x, weight, shift))
+
+
+def test_the_model_writes_the_same_either_way(monkeypatch):
+    """Where no gradient is wanted and the matrices are large, a token goes through `few_rows`; else it never does."""
+    torch.manual_seed(0)
+    model = GPT(
+        ModelConfig(
+            vocab_size=97, context_length=16, n_layer=2, n_head=2, n_embd=16, bias=True, qkv_bias=True
+        )
+    ).eval()
+    idx = torch.tensor([[1, 2, 3]])
+    used = []
+    few = fast.few_rows
+    monkeypatch.setattr(fast, "few_rows", lambda *args: used.append(1) or few(*args))
+    with torch.inference_mode():
+        plain = model(idx)
+        assert not used
+        monkeypatch.setattr(fast, "LARGE", 0)
+        torch.testing.assert_close(model(idx), plain)
+        assert (
+            len(used) == 2 * 3 + 1
+        )  # qkv, gate and up of each block, and the output matrix: higher than wide
+        model(torch.ones(1, 9, dtype=torch.long))  # more rows than few
+        assert len(used) == 7
+    model(idx)
+    assert len(used) == 7

@@ -13,7 +13,7 @@ from llm import checkpoint, lora
 from llm.config import ModelConfig, TuneConfig
 from llm.convert import families
 from llm.lora import Settings
-from llm.model import GPT
+from llm.model import GPT, Linear
 
 SIZES = dict(
     vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=2, max_position_embeddings=32,
@@ -231,7 +231,7 @@ def test_merged_is_unmerged_and_comes_apart_to_the_bit(dora, strength):
     weights = {name: p.clone() for name, p in model.state_dict().items()}
     before, config = model(IDX % 40), model.config
     plain = lora.merged(model)
-    assert type(plain.blocks[0].attention.qkv) is torch.nn.Linear and not plain.config.tie_embeddings
+    assert type(plain.blocks[0].attention.qkv) is Linear and not plain.config.tie_embeddings
     assert torch.allclose(plain(IDX % 40), before, atol=1e-5)
     lora.merge(model)
     assert torch.allclose(model(IDX % 40), before, atol=1e-5)
