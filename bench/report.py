@@ -1,6 +1,6 @@
 """`make bench`: run the benchmarks one after the other and write docs/performance.md from their JSON.
 
-    python -m bench.report [--only page train tune generate evaluate open]
+    python -m bench.report [--only page train tune generate sample look evaluate open]
 
 Also what the benchmarks share: the machine in words, a median with its spread, and one way to print.
 """
@@ -22,8 +22,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "docs" / "performance.json"
-BENCHES = ("page", "train", "tune", "generate", "evaluate", "open")
+BENCHES = ("page", "train", "tune", "generate", "sample", "look", "evaluate", "open")
 PACKAGES = ("torch", "gradio", "transformers", "peft", "lm_eval", "llms-from-scratch", "playwright")
+
+
+DURATIONS = ("ms", "µs")  # units of which less is better
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -74,7 +77,8 @@ def table(result: dict[str, Any]) -> list[str]:
         best = next(iter(own.values()), None)
         lines += ["", f"**{case}**" + (f" ({settings})" if settings else ""), ""]
         bars = any("bar" in value for value in rows.values())
-        head = ["", result.get("units", {}).get(case, result["unit"]), "least", "most", "n"]
+        unit = result.get("units", {}).get(case, result["unit"])
+        head = ["", unit, "least", "most", "n"]
         head += ["bar", "within"] if bars else ["ours is"] if best else []
         lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         for name, value in rows.items():
@@ -83,8 +87,11 @@ def table(result: dict[str, Any]) -> list[str]:
                 bar = value.get("bar")
                 row += [number(bar), "yes" if value["median"] <= bar else "**no**"] if bar else ["", ""]
             elif best:
-                same = own.get(f"ours, {name.rpartition(', ')[2]}", best)  # in the same number format, where both name one
-                row.append("" if name in own else f"{same / value['median']:.2f}x")
+                same = own.get(
+                    f"ours, {name.rpartition(', ')[2]}", best
+                )  # in the same number format, where both name one
+                times = same / value["median"] if unit not in DURATIONS else value["median"] / same
+                row.append("" if name in own else f"{times:.2f}x")
             lines.append("| " + " | ".join(row) + " |")
     return lines
 
@@ -94,6 +101,8 @@ TITLES = {
     "train": "## Training, tokens a second",
     "tune": "## Fine-tuning: tokens a second, and the memory it takes at most",
     "generate": "## Generation, new tokens a second",
+    "sample": "## One sampling step over 50,257 logits, microseconds",
+    "look": "## Every attention map of a text, milliseconds",
     "evaluate": "## Scoring: questions or tokens a second",
     "open": "## Opening a real model: seconds, and the memory it takes at most",
 }

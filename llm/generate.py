@@ -72,13 +72,15 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """
     if p >= 1:
         return logits
-    probabilities = torch.softmax(logits, -1)
-    ordered = probabilities.topk(min(PRE_CUT, logits.shape[-1])).values.double()
-    if (ordered.sum(-1) < p).any():  # rare: the few likeliest nearly always hold p between them
-        ordered = probabilities.sort(descending=True).values.double()
-    before = ordered.cumsum(-1) - ordered  # what the likelier ones hold
+    total = logits.logsumexp(-1, keepdim=True)
+    ordered = logits.topk(min(PRE_CUT, logits.shape[-1])).values
+    held = (ordered - total).exp().double()
+    if (held.sum(-1) < p).any():  # rare: the few likeliest nearly always hold p between them
+        ordered = logits.sort(descending=True).values
+        held = (ordered - total).exp().double()
+    before = held.cumsum(-1) - held  # what the likelier ones hold
     k = (before < p - EXACT).sum(-1, keepdim=True).clamp(min=1)
-    return keep_largest(logits, k)
+    return keep_above(logits, ordered.gather(-1, k - 1), k)
 
 
 def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
@@ -91,8 +93,15 @@ def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
 
 def keep_largest(logits: Tensor, k: Tensor) -> Tensor:
     """Keep the k (..., 1) largest; of equal ones at the edge those with the lower ids."""
-    edge = logits.topk(int(k.max())).values.gather(-1, k - 1)
-    above, level = logits > edge, logits == edge
+    return keep_above(logits, logits.topk(int(k.max())).values.gather(-1, k - 1), k)
+
+
+def keep_above(logits: Tensor, edge: Tensor, k: Tensor) -> Tensor:
+    """Keep the k (..., 1) largest, the smallest of which is `edge` (..., 1)."""
+    kept = logits >= edge
+    if (kept.sum(-1, keepdim=True) == k).all():
+        return logits.masked_fill(~kept, -torch.inf)
+    above, level = logits > edge, logits == edge  # several are the k-th largest
     room = k - above.sum(-1, keepdim=True)
     return logits.masked_fill(~(above | (level & (level.cumsum(-1) <= room))), -torch.inf)
 
@@ -108,15 +117,35 @@ STEPS: dict[str, Callable[[Tensor, Tensor, SampleConfig], Tensor]] = {
 
 def probabilities(logits: Tensor, seen: Tensor, config: SampleConfig) -> Tensor:
     """What the next token is drawn from: all steps in order, then softmax. Dropped tokens have exactly 0."""
-    for step in STEPS.values():
-        logits = step(logits, seen, config)
-    return torch.softmax(logits, -1)
+    ids = None
+    for name, step in STEPS.items():
+        if name == "top_k" and (found := shortlist(logits, config.top_k)):
+            logits, ids = found  # from here on only these count: the later steps have less to look at
+        else:
+            logits = step(logits, seen, config)
+    chances = torch.softmax(logits, -1)
+    return chances if ids is None else chances.new_zeros(seen.shape).scatter(-1, ids, chances)
+
+
+def shortlist(logits: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+    """The logits (..., k) that top-k keeps and their ids, in the order of the ids; None where it saves little, or some tie at the edge."""
+    if not 0 < k <= min(PRE_CUT, logits.shape[-1] // 4):
+        return None
+    values, ids = logits.topk(k + 1)
+    if (values[..., k] == values[..., k - 1]).any():
+        return None
+    ids = ids[..., :k].sort(-1).values
+    return logits.gather(-1, ids), ids
 
 
 def draw(probabilities: Tensor, u: Tensor) -> Tensor:
     """The ids (..., 1) at the points u (..., 1) in [0, 1): the tokens lie side by side, each as wide as it is probable."""
-    ends = probabilities.double().cumsum(-1)
-    return torch.searchsorted(ends / ends[..., -1:], u.double(), right=True)
+    ends = probabilities.cumsum(-1, dtype=torch.float64)
+    total = ends[..., -1:]
+    point = torch.minimum(
+        u.double() * total, torch.nextafter(total, torch.zeros_like(total))
+    )  # never the very end
+    return torch.searchsorted(ends, point, right=True)
 
 
 def checked(logits: Tensor) -> Tensor:

@@ -570,3 +570,22 @@ def test_the_command_prints_the_text(tmp_path, fox):
     assert "min_p" in table and "' '" in table
     wrong = command(tmp_path, "--model", "nobody")
     assert wrong.returncode == 1 and "nobody" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize("rules", [dict(top_k=5), dict(top_k=5, top_p=0.8), dict(top_k=7, min_p=0.2), dict(top_k=3, repetition_penalty=1.5)])  # fmt: skip
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_shortlist_changes_nothing(rules, tied):
+    """The few that top-k keeps, looked at by themselves, against every step on the whole vocabulary."""
+    config = SampleConfig(temperature=0.7, **rules)
+    logits = torch.randn(3, 64, generator=torch.Generator().manual_seed(1)) * 3
+    if tied:
+        edge = logits[1].topk(config.top_k).indices[-1]
+        logits[1, (edge + 1) % 64] = logits[1, edge]
+    seen = torch.rand(3, 64, generator=torch.Generator().manual_seed(2)) < 0.3
+    whole = logits
+    for step in g.STEPS.values():
+        whole = step(whole, seen, config)
+    torch.testing.assert_close(g.probabilities(logits, seen, config), torch.softmax(whole, -1))
+    (one,) = g.probabilities(logits[:1], seen[:1], config)
+    torch.testing.assert_close(g.probabilities(logits[0], seen[0], config), one)
+    assert (g.shortlist(logits, config.top_k) is None) == tied
