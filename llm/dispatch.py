@@ -10,7 +10,7 @@ import sys
 import threading
 from contextlib import contextmanager
 
-from llm import paths
+from llm import halving, paths
 from llm.config import (
     BenchmarkConfig,
     BPEConfig,
@@ -86,6 +86,7 @@ def pump() -> list[Run]:
     paths.runs()
     started = []
     with _alone():
+        halving.advance()
         free = slots() - sum(r.locked() for r in all_runs())
         for run in waiting()[: max(0, free)]:
             if start(run):

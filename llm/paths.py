@@ -35,6 +35,11 @@ def runs() -> Path:
     return _made(home() / "runs")
 
 
+def sweeps() -> Path:
+    """One directory a sweep; its trials are runs."""
+    return _made(home() / "sweeps")
+
+
 def models() -> Path:
     """Models made or imported here; the built-in ones are in `shipped_models()`."""
     return _made(home() / "models")

@@ -43,9 +43,12 @@ class Run:
     # --- making and finding -------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, kind: str, config: dict[str, Any], owner: str = "", name: str = "") -> Run:
+    def create(
+        cls, kind: str, config: dict[str, Any], owner: str = "", name: str = "", pause: int = 0
+    ) -> Run:
         """A new run that waits for its turn. It appears whole: two creations of one name cannot mix.
 
+        `pause`: the step at which it is to stop and wait (see `llm.halving`); 0 for none.
         Raises ValueError when the name is unsafe or taken.
         """
         name = paths.checked_name(name or new_name(str(config.get("dataset") or kind)), "run name")
@@ -56,6 +59,7 @@ class Run:
             (building / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             (building / "meta.json").write_text(json.dumps(meta) + "\n", encoding="utf-8")
             (building / "events.jsonl").touch()
+            cls(building).pause(pause)
             try:
                 building.rename(paths.runs() / name)
             except OSError:
@@ -203,6 +207,20 @@ class Run:
 
     def stop_requested(self) -> bool:
         return self.stop_path.exists()
+
+    def pause(self, step: int) -> None:
+        """Let a training stop at this step, after its evaluation, and wait there; 0 lets it go all the way."""
+        if step:
+            (self.path / "pause").write_text(f"{step}\n", encoding="utf-8")
+        else:
+            (self.path / "pause").unlink(missing_ok=True)
+
+    def pause_at(self) -> int:
+        """The step at which it is to stop and wait; 0 for none."""
+        try:
+            return int((self.path / "pause").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 0
 
     def request_resume(self) -> None:
         """Put an ended run back into the queue. Raises ValueError while it waits, runs, or is finished."""

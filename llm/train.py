@@ -181,9 +181,17 @@ def train(run: Run, here: World, threads: int = 0) -> None:
     elif any(event["kind"] == "start" for event in run.events()):
         log.add("resume", step=0)  # broken off before the first checkpoint
     log.start(threads)
+    rung = run.pause_at()
     for kind, event in fit(state, objective, config.train, here, number_format):
         if kind == "evaluate":
             log.evaluation(event["step"])
+            if 0 < rung == event["step"] < config.train.max_steps:
+                log.end(
+                    "stopped",
+                    f"Waits at step {rung} until the other trials of its sweep have come so far.",
+                    paused=True,
+                )
+                return
             if log.out_of_patience():
                 log.end("finished", log.stopped_early())
                 return
@@ -417,9 +425,8 @@ class Log:
         )
         return "\n".join([*lines, "", "```", command, "```", ""])
 
-    def end(self, reason: str, message: str) -> None:
+    def end(self, reason: str, message: str, **values: Any) -> None:
         self.save()
-        values: dict[str, Any] = {}
         if self.here.leads:
             state, config = self.state, self.config.train
             batch = self.objective.batch(state.step)

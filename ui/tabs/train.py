@@ -14,7 +14,7 @@ from llm import corpora, dispatch, files, paths
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig, knobs
 from llm.corpora import downloads
 from llm.runs import new_name
-from ui import forms, pickers, plans, running
+from ui import forms, pickers, plans, running, sweeps
 from ui.figures import train as figures
 from ui.figures.base import message, size
 from ui.parts import intro, plain_errors, show_code
@@ -347,6 +347,7 @@ def build(view: View) -> None:
             watched = running.watched(shown, others, "train")
     show_code("llm.train:update", "llm.losses:next_token", "llm.losses:worked_out", "llm.optim:learning_rate")
 
+    sweeps.build(view, ready, made.form, shown, others, watched, ROOM)
     running.wire(view, ROOM, watched)
     view.on_load(preview, [made.plan, made.remark, made.command, made.start], [made.name, *made.form])
     view.on_load(measure, made.failed, made.form, slow=True)
