@@ -185,4 +185,5 @@ def note(sweep: Sweep, trial: Trial) -> str:
         return ""
     if run.pause_at():
         return f"Waits at step {last['step']} until all have come so far."
-    return f"Stopped at step {last['step']}: only the best {len(survivors(sweep, 1 + sweep.rungs.index(last['step'])))} go on."
+    count = len(survivors(sweep, 1 + sweep.rungs.index(last["step"])))
+    return f"Stopped at step {last['step']}: only the best {f'{count} go' if count > 1 else 'one goes'} on."

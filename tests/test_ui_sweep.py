@@ -44,7 +44,7 @@ def test_the_plan_counts_runs_rungs_and_steps():
     assert "--vary=learning_rate=1e-4,1e-3,1e-2,1e-1 --halving 2" in command and "--max_steps 8" in command
     html = figures.planned(4, found.rungs, [2, 1], 16, 90.0)
     assert (
-        "4 runs, 16 steps in all: at step 2 the best 2 go on; at step 4 the best 1 go on." in html
+        "4 runs, 16 steps in all: at step 2 the best 2 go on; at step 4 the best goes on." in html
         and "1 min 30 s" in html
     )
     drawn, *_ = sweeps.planned(ready, "me", "s", wish(sweeps.RANDOM, learning_rate="1e-4..1e-1"), [])

@@ -17,7 +17,7 @@ from ui import forms, plans, running
 from ui.figures import sweeps as figures
 from ui.figures.base import message
 from ui.owner import may_use, owner
-from ui.parts import Choice, plain_errors, section, show_code
+from ui.parts import Choice, plain_errors, section
 from ui.view import View
 
 KNOBS = 3  # settings that one sweep varies in the page; the command takes any number
@@ -238,7 +238,6 @@ def build(
                 )
             lines = gr.Plot(show_label=False, visible=False, elem_id="train-sweep-coordinates")
             losses = gr.Plot(show_label=False, visible=False, elem_id="train-sweep-curves")
-    show_code("llm.halving:standing", "llm.halving:best", "llm.sweep:combinations", "llm.sweep:rungs")
     mark = gr.Textbox("", show_label=False, elem_classes="lab-hidden", elem_id="train-sweep-mark")
     clock = gr.Timer(POLL_SECONDS, active=False)
     wish = [kind, count, eta, *pairs]

@@ -7,7 +7,7 @@ import urllib.parse
 TABS = "train"
 RUN = {
     "dataset": "verse", "encoding": "byte", "n_layer": 1, "n_head": 2, "n_kv_head": 0, "n_embd": 16, "context_length": 16, "max_steps": 24,
-    "eval_every": 6, "eval_batches": 1, "batch_size": 4, "sample_tokens": 0, "optimizer": "adamw", "threads": 1,
+    "eval_every": 6, "eval_batches": 1, "batch_size": 4, "sample_tokens": 0, "optimizer": "adamw", "threads": 1, "warmup_steps": 2,
     "sweep.values0": "1e-5, 1e-4, 1e-3, 1e-2", "sweep.eta": 2, "sweep.name": "rates",
 }  # fmt: skip
 
@@ -19,7 +19,7 @@ def test_a_sweep_halves_itself_to_the_best(new_page, server):
         + urllib.parse.urlencode({"tab": "train"} | {f"train.{key}": value for key, value in RUN.items()})
     )
     page.wait_for_function(
-        "document.querySelector('#train-sweep-told')?.textContent.includes('at step 6 the best 2 go on; at step 12 the best 1 go on')"
+        "document.querySelector('#train-sweep-told')?.textContent.includes('at step 6 the best 2 go on; at step 12 the best goes on')"
     )
     page.click("#train-sweep-start:enabled")
     page.wait_for_selector("#train-sweep-table tbody tr")

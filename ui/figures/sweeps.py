@@ -20,11 +20,16 @@ def planned(
     trials: int, rungs: Sequence[int], goes_on: Sequence[int], steps: int, seconds: float | None
 ) -> str:
     """What Start will do: so many runs, who goes on where, how long it takes when each is as slow as the form's."""
-    way = "; ".join(f"at step {rung:,} the best {count} go on" for rung, count in zip(rungs, goes_on))
+    way = "; ".join(f"at step {rung:,} {those(count)} on" for rung, count in zip(rungs, goes_on))
     told = f"{trials} runs, {steps:,} steps in all" + (f": {way}." if way else ".")
     if seconds is not None:
-        told += f" About {duration(seconds)}, one after the other, if each takes as long as the form's own."
+        told += f" About {duration(seconds)} of training, if each is as fast as the form's own; starting a run takes seconds more."
     return message(told)
+
+
+def those(count: int) -> str:
+    """Who goes on, in words."""
+    return "the best goes" if count == 1 else f"the best {count} go"
 
 
 def trials(rows: Sequence[dict[str, Any]], varied: Sequence[str], max_steps: int, shown: str) -> str:
@@ -46,12 +51,15 @@ def _trial(row: dict[str, Any], varied: Sequence[str], max_steps: int, shown: st
         if row["status"] == "deleted"
         else f"<button type='button' class='lab-link' data-action='show' data-name='{name}'>{name}</button>"
     )
-    cells = [f"<td class=num>{row['rank'] or '–'}</td>", f"<td>{link}{' <b>best</b>' if best else ''}</td>"]
+    cells = [
+        f"<td class=num>{row['rank'] or '–'}</td>",
+        f"<td class='sw-name'>{link}{' <b>best</b>' if best else ''}</td>",
+    ]
     cells += [f"<td class=num>{escape(value(row['values'][knob]))}</td>" for knob in varied]
     status = "deleted" if row["status"] == "deleted" else pill(row["status"])
     cells += [f"<td>{status}</td>", f"<td class=num>{row['step']:,} / {max_steps:,}</td>"]
     cells += [f"<td class=num>{number(row[key])}</td>" for key in ("val_loss", "bits_per_byte")]
-    cells.append(f"<td class='lab-when'>{escape(row['note'])}</td>")
+    cells.append(f"<td class='sw-note'>{escape(row['note'])}</td>")
     mark = " class='lab-chosen'" if row["name"] == shown or (best and not shown) else ""
     return f"<tr{mark}>{''.join(cells)}</tr>"
 

@@ -345,9 +345,12 @@ def build(view: View) -> None:
             made = controls(view)
         with gr.Column(scale=7, min_width=320):
             watched = running.watched(shown, others, "train")
-    show_code("llm.train:update", "llm.losses:next_token", "llm.losses:worked_out", "llm.optim:learning_rate")
 
     sweeps.build(view, ready, made.form, shown, others, watched, ROOM)
+    show_code(
+        "llm.train:update", "llm.losses:next_token", "llm.losses:worked_out", "llm.optim:learning_rate", "llm.halving:standing",
+        "llm.halving:best", "llm.sweep:combinations",
+    )  # fmt: skip
     running.wire(view, ROOM, watched)
     view.on_load(preview, [made.plan, made.remark, made.command, made.start], [made.name, *made.form])
     view.on_load(measure, made.failed, made.form, slow=True)
