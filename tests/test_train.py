@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -325,26 +326,68 @@ def test_stop_keeps_the_model_and_resume_goes_on_exactly():
     assert_same_run(trained(config, "whole"), Run.open("stopped"))
 
 
-@pytest.mark.parametrize("processes", [2])
-def test_two_processes_follow_the_curve_of_one(processes):
-    config = small(max_steps=20, eval_every=10, batch_size=8, grad_accumulation=2)
-    one = trained(config, "one")
+def on_several(name, config, processes, *options):
+    """The command that trains a run on several processes of this machine."""
     torchrun = [
         sys.executable,
         "-m",
         "torch.distributed.run",
         f"--nproc_per_node={processes}",
-        "--master_port=0",
+        "--standalone",
+        *options,
     ]
-    process = launched([*torchrun, "--standalone", "-m", "llm.train", "two", *to_flags(config)])
+    return [*torchrun, "-m", "llm.train", name, *to_flags(config)]
+
+
+@pytest.mark.parametrize(
+    ("processes", "batch_size"),
+    [(2, 8), pytest.param(4, 8, marks=pytest.mark.slow), pytest.param(4, 6, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_several_processes_follow_the_curve_of_one(processes, batch_size):
+    """Also where the rows of a batch cannot be shared out evenly."""
+    config = small(max_steps=20, eval_every=10, batch_size=batch_size, grad_accumulation=2)
+    one = trained(config, "one")
+    status, said = finish(launched(on_several("many", config, processes)))
+    assert status == 0, said
+    many = Run.open("many")
+    assert len(losses(many)) == 20
+    for (_, a, x), (_, b, y) in zip(losses(one), losses(many)):
+        assert b == pytest.approx(a, abs=1e-5) and y == pytest.approx(x, abs=1e-4)
+    for a, b in zip(*([e for e in r.events() if e["kind"] == "evaluate"] for r in (one, many))):
+        assert b["val_loss"] == pytest.approx(a["val_loss"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_lost_process_costs_no_more_than_the_steps_since_the_checkpoint():
+    """One of two workers is killed; torchrun starts both again, and the run goes on from its last checkpoint to the same bits."""
+    config = small(max_steps=300, eval_every=100, checkpoint_every=20)
+    assert finish(launched(on_several("whole", config, 2)))[0] == 0
+    process = launched(on_several("lost", config, 2, "--max_restarts=3"))
+    until = time.time() + 90
+    while time.time() < until and not (
+        (paths.runs() / "lost" / "checkpoint" / "state.pt").is_file() and len(losses(Run.open("lost"))) > 30
+    ):
+        time.sleep(0.02)
+    os.kill(worker(process.pid, rank=1), signal.SIGKILL)
     status, said = finish(process)
     assert status == 0, said
-    two = Run.open("two")
-    assert len(losses(two)) == 20
-    for (_, a, x), (_, b, y) in zip(losses(one), losses(two)):
-        assert b == pytest.approx(a, abs=1e-5) and y == pytest.approx(x, abs=1e-4)
-    for a, b in zip(*([e for e in r.events() if e["kind"] == "evaluate"] for r in (one, two))):
-        assert b["val_loss"] == pytest.approx(a["val_loss"], abs=1e-5)
+    lost = Run.open("lost")
+    raw = lost.read()[0]
+    assert sum(e["kind"] == "resume" for e in raw) == 1 and lost.last_event()["reason"] == "finished"
+    assert losses(lost) == losses(Run.open("whole")) and len(losses(lost)) == 300
+
+
+def worker(parent, rank):
+    """The process id of torchrun's worker of this rank."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            above = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        if above == parent and f"RANK={rank}".encode() in variables:
+            return int(folder.name)
+    raise AssertionError(f"torchrun has no worker of rank {rank}")
 
 
 def test_of_processes_that_make_one_run_at_once_the_second_joins_it(monkeypatch):
