@@ -314,6 +314,13 @@ class TrainConfig:
     threads: int = knob(
         0, "Processor threads; 0 takes this run's share of the machine", low=0, high=1024, advanced=True
     )
+    processes: int = knob(
+        1, "Processes of this machine that share the work (torchrun starts them)", low=1, high=1024, advanced=True
+    )  # fmt: skip
+    sharding: str = knob(
+        "none", "With several processes: each holds the whole model, or a share of every weight, gradient and average (full)",
+        choices=("none", "full"), advanced=True,
+    )  # fmt: skip
     patience: int = knob(
         0, "Stop after this many evaluations in a row without a better validation loss; 0 is off", low=0, high=10_000,
         advanced=True,

@@ -87,7 +87,7 @@ def pump() -> list[Run]:
     started = []
     with _alone():
         halving.advance()
-        free = slots() - sum(r.locked() for r in all_runs())
+        free = slots() - sum(r.status() == "running" for r in all_runs())
         for run in waiting()[: max(0, free)]:
             if start(run):
                 started.append(run)

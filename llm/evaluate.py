@@ -42,10 +42,10 @@ def held_out(model: GPT, objective: Pretrain, world: World, number_format: str) 
     total, count, size = 0.0, 0, 0
     more: dict[str, float] = {}
     with evaluating(model), torch.inference_mode(), precision.arithmetic(number_format, world.device):
-        for number, batch in enumerate(objective.validation()):
-            if number % world.size != world.rank:
+        for batch, counts in world.share(objective.validation()):
+            tally = world.tally(objective, model, batch)
+            if not counts:
                 continue
-            tally = objective.tally(model, tuple(t.to(world.device) for t in batch))
             total, count = total + float(tally.total), count + tally.count
             size += objective.bytes_of(batch)
             more = {name: more.get(name, 0.0) + float(value) for name, value in tally.sums.items()}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import platform
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -33,17 +35,19 @@ def do(
         run = find_or_create(kind, config, given, finished)
     except ValueError as error:
         parser.exit(2, f"{error}\n")
-    lock = int(os.environ.pop("LLM_LOCK", "0")) or (run.lock() if leads else -1)
+    handed = int(os.environ.pop("LLM_LOCK", "0"))  # a descriptor; under torchrun it is torchrun that holds it
+    lock = -1 if not leads or (handed and "RANK" in os.environ) else handed or run.lock()
     if lock is None:
         parser.exit(2, f"The run {run.name} is already running.\n")
     os.nice(int(os.environ.get("LLM_NICE", "0")))
     signal.signal(signal.SIGTERM, lambda *_: run.request_stop())
     signal.signal(signal.SIGINT, lambda *_: run.request_stop())
-    status = guarded(run, work, leads)
-    if lock > 0:
+    status = guarded(run, work, int(os.environ.get("RANK", "0")))
+    if leads:
         if status == 0:
             print(run.last_event().get("message", ""))
-        os.close(lock)
+        if lock > 0:
+            os.close(lock)
         dispatch.pump()
     return status
 
@@ -70,8 +74,12 @@ def find_or_create(kind: str, config: type, given: argparse.Namespace, finished:
     return run
 
 
-def guarded(run: Run, work: Callable[[Run], None], leads: bool = True) -> int:
-    """Do the work of a run; whatever ends it early is said in the run's log. Returns the exit status."""
+def guarded(run: Run, work: Callable[[Run], None], rank: int = 0) -> int:
+    """Do the work of a run; whatever ends it early is said in the run's log. Returns the exit status.
+
+    Of several processes the first writes the log; another leaves what happened to it where the first looks.
+    """
+    began = time.time()
     try:
         work(run)
         return 0
@@ -79,15 +87,36 @@ def guarded(run: Run, work: Callable[[Run], None], leads: bool = True) -> int:
         raise
     except BaseException as error:  # some libraries panic with a class that is no Exception
         sentence = why(error)
-        if leads:
-            kept = (run.path / "checkpoint" / "state.pt").is_file()
-            tail = " The last checkpoint is kept: it can be resumed from there." if kept else ""
+        if rank == 0:
+            sentence = (lost(error) and elsewhere(run, began)) or sentence
+            tail = " The last checkpoint is kept: it can be resumed from there." if run.can_go_on() else ""
             step = max((e.get("step", 0) for e in run.events()), default=0)
             run.append("end", reason="failed", step=step, message=sentence + tail)
+        elif not lost(error):
+            (run.path / f"trouble-{rank}").write_text(f"on {platform.node()}: {sentence}", encoding="utf-8")
         print(sentence, file=sys.stderr)
         if not isinstance(error, ValueError):
             traceback.print_exc()
         return 1
+
+
+def lost(error: BaseException) -> bool:
+    """Whether another process of this run has gone while this one waited for it."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(
+        words in text
+        for words in ("connection closed", "connection reset", "broken pipe", "timed out", "timeout")
+    )
+
+
+def elsewhere(run: Run, since: float) -> str:
+    """What the other processes left before they went, in a sentence; "" when they left nothing."""
+    said = []
+    for path in sorted(run.path.glob("trouble-*")):
+        if path.stat().st_mtime >= since - 60:  # clocks of two machines may differ a little
+            said.append(f"Process {int(path.name.rpartition('-')[2]) + 1} {path.read_text(encoding='utf-8')}")
+        path.unlink()
+    return " ".join(said)
 
 
 def why(error: BaseException) -> str:
@@ -95,6 +124,8 @@ def why(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, ValueError):
         return text
+    if lost(error):
+        return "Another process of this run was lost while this one waited for it: see its machine and the run's log.txt."
     if isinstance(error, FloatingPointError):
         return f"The numbers ran away: {text}. Try a lower learning rate or a longer warm-up."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -55,6 +55,7 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:
         """Update every matrix that has a gradient; matrices of one shape are worked on together."""
         for group in self.param_groups:
+            in_shares: list[tuple[Tensor, Tensor]] = []
             alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is None:
@@ -63,11 +64,25 @@ class Muon(torch.optim.Optimizer):
                 memory.lerp_(p.grad, 1 - group["momentum"])
                 ahead = p.grad.lerp(memory, group["momentum"])  # Nesterov: look where the momentum leads
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                rows = self.parts.get(p, (len(p),))
-                for weight, move in zip(p.split(rows), ahead.split(rows)):
+                rows, whole = self.parts.get(p, (len(p),)), p
+                if hasattr(
+                    p, "full_tensor"
+                ):  # held in shares: every process works out the whole move, takes its own
+                    ahead, whole = ahead.full_tensor(), torch.zeros(p.shape, device=p.device)
+                    in_shares.append((p, whole))
+                for weight, move in zip(whole.split(rows), ahead.split(rows)):
                     alike[weight.shape].append((weight, move))
             for shape, pairs in alike.items():
                 moves = orthogonalised(torch.stack([move for _, move in pairs]).to(self.dtype))
                 rate = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for (weight, _), move in zip(pairs, moves):
                     weight.add_(move, alpha=-rate)
+            for p, moved in in_shares:
+                p.add_(own_share(moved, p))
+
+
+def own_share(whole: Tensor, like: Tensor) -> Tensor:
+    """What of a tensor that every process has belongs to this one, as `like` is shared out."""
+    from torch.distributed.tensor import distribute_tensor  # half a second to import, and only needed here
+
+    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)

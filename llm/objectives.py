@@ -91,7 +91,7 @@ class Pretrain:
     def bytes_of(self, batch: Batch) -> int:
         """Bytes of text that the targets of a batch stand for."""
         targets = batch[1]
-        return int(self.token_lengths[targets[targets != IGNORED].numpy()].sum())
+        return int(self.token_lengths[targets[targets != IGNORED].cpu().numpy()].sum())
 
     def position(self, model: GPT, batch: Batch) -> dict[str, Any] | None:
         """The loss of the middle position of the batch's first row, in single steps, with the text before it."""

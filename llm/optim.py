@@ -90,6 +90,7 @@ def clip(model: nn.Module, longest: float) -> float:
     """Shorten all gradients together to length `longest` if they are longer (0: never); return the length before."""
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(grads)
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of shares: over all processes
     if longest:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), longest, norm)
     return float(norm)

@@ -101,6 +101,19 @@ class Run:
         """Where the run keeps its model: a model directory, there after the first checkpoint."""
         return self.path / "model"
 
+    @property
+    def state_path(self) -> Path:
+        """What a training goes on from when one process writes it."""
+        return self.path / "checkpoint" / "state.pt"
+
+    def shares(self) -> Path | None:
+        """The folder that it goes on from when every process writes its shares: the newest whole one."""
+        return max((self.path / "checkpoint").glob("shares-*"), default=None)
+
+    def can_go_on(self) -> bool:
+        """Whether a checkpoint is kept."""
+        return self.state_path.is_file() or self.shares() is not None
+
     # --- what happened ------------------------------------------------------------------------------------------
 
     def append(self, kind: str, **values: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import platform
@@ -37,59 +38,12 @@ from llm.lora import choose
 from llm.model import GPT
 from llm.objectives import OBJECTIVES, Pretrain
 from llm.runs import Run, taken_back
+from llm.state import InShares, OneFile, State, fingerprint
 
 MEASURES = (
     "bits_per_byte", "old_loss", "accuracy", "reward_chosen", "reward_rejected", "reward_margin", "reward_accuracy"
 )  # fmt: skip
 KEPT_STEPS = {0, *(round(base * 10**power) for base in (1, 3) for power in range(7))}
-
-
-@dataclass
-class State:
-    """All that training changes, and so all that a checkpoint holds."""
-
-    model: GPT
-    optimizers: list[torch.optim.Optimizer]
-    step: int = 0  # updates made
-    seconds: float = 0.0  # spent on them
-    tokens: int = 0  # read for them
-
-    def learning(self) -> dict[str, Any]:
-        """The weights that learn; of a model that learns as a whole, all of them."""
-        learns = {name for name, p in self.model.named_parameters() if p.requires_grad}
-        whole = all(p.requires_grad for p in self.model.parameters())
-        return {name: p for name, p in self.model.state_dict().items() if whole or name in learns}
-
-    @cached_property
-    def frozen(self) -> str:
-        """The fingerprint of the weights that stand still; "" when all learn."""
-        return lora.fingerprint(self.model) if lora.counts(self.model).frozen else ""
-
-    def saved(self) -> dict[str, Any]:
-        """Plain tensors and numbers, random state included; of weights that stand still only their fingerprint."""
-        return {
-            "step": self.step,
-            "seconds": self.seconds,
-            "tokens": self.tokens,
-            "model": self.learning(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "random": torch.get_rng_state(),
-            **({"frozen": self.frozen} if self.frozen else {}),
-        }
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Back to exactly where `saved` was made. Raises ValueError when the weights that stand still are others now."""
-        if saved.get("frozen", "") != self.frozen:
-            raise ValueError(
-                "The model that this run started from has changed since: the weights that stood still are others now. "
-                "Bring the old one back, or start a new run."
-            )
-        self.step, self.seconds, self.tokens = saved["step"], saved["seconds"], saved["tokens"]
-        assert saved["model"].keys() == self.learning().keys()
-        self.model.load_state_dict(saved["model"], strict=not self.frozen)
-        for optimizer, kept in zip(self.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
-        torch.set_rng_state(saved["random"])
 
 
 def update(
@@ -102,21 +56,20 @@ def update(
     """
     rate = optim.set_rate(state.optimizers, state.step + 1, config)
     batch = objective.batch(state.step)
-    mine = [t[here.rank :: here.size].to(here.device) for t in batch]
     count = objective.count(batch)  # of the whole batch
     total = torch.zeros((), device=here.device)
     more = {name: torch.zeros((), device=here.device) for name in objective.measures}
     state.model.zero_grad(set_to_none=True)
-    if not len(mine[0]):  # more processes than rows: this one has nothing to add
-        for p in state.model.parameters():
-            p.grad = torch.zeros_like(p) if p.requires_grad else None
-    for part in zip(*(t.chunk(config.grad_accumulation) for t in mine if len(t))):
+    gain = (
+        here.size if here.spread else 1
+    )  # in shares torch takes the mean over the processes: we want the sum
+    for part, weight in here.parts(batch, config.grad_accumulation):
         with precision.arithmetic(number_format, here.device):
-            tally = objective.tally(state.model, part)
-        (tally.total / count).backward()
-        total += tally.total.detach()
+            tally = here.tally(objective, state.model, part)
+        (tally.total * (weight * gain) / count).backward()
+        total += weight * tally.total.detach()
         for name, value in tally.sums.items():
-            more[name] += value
+            more[name] += weight * value
     here.sum_gradients(state.model)
     loss = float(here.sum(total)) / count
     norm = optim.clip(state.model, config.grad_clip)
@@ -166,18 +119,25 @@ def train(run: Run, here: World, threads: int = 0) -> None:
     threads = threads_of(run, threads or config.train.threads)
     torch.set_num_threads(threads)
     torch.manual_seed(config.train.seed)
-    model, encoding = begin(config)
-    config = replace(config, model=model.config)
-    objective = OBJECTIVES[config.objective](config, encoding)
-    model.to(here.device)
-    number_format = precision.choose(config.train.precision, here.device)
-    precision.prepare(model, number_format)
-    choose(model, config.tune)
+    with here.together():
+        model, encoding = begin(config)
+        config = replace(config, model=model.config)
+        objective = OBJECTIVES[config.objective](config, encoding)
+        model.to(here.device)
+        number_format = precision.choose(config.train.precision, here.device)
+        precision.prepare(model, number_format)
+        choose(model, config.tune)
     objective.prepare(model, here, number_format)
-    state = State(model, optim.optimizers(model, config.train, number_format))
+    frozen = fingerprint(model)
+    if config.train.sharding == "full":
+        from llm import sharding  # torch's part for it takes a second to import
+
+        here = sharding.shard(model, here)
+    state = State(model, optim.optimizers(model, config.train, number_format), frozen=frozen)
     log = Log(run, here, config, encoding, objective, state, number_format, old=old_text(config, encoding))
-    if (run.path / "checkpoint" / "state.pt").is_file():
-        log.resume()
+    if here.agree(run.can_go_on()):
+        with here.together():
+            log.resume()
     elif any(event["kind"] == "start" for event in run.events()):
         log.add("resume", step=0)  # broken off before the first checkpoint
     log.start(threads)
@@ -233,7 +193,7 @@ def threads_of(run: Run, wanted: int) -> int:
     for event in run.events():
         if event["kind"] == "start":
             return event["threads"]
-    return wanted or dispatch.threads()
+    return wanted or max(1, dispatch.threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @dataclass
@@ -314,18 +274,20 @@ class Log:
 
     def resume(self) -> None:
         """Load the last checkpoint; steps after it will be done again and replace what the log says of them."""
-        path = self.run.path / "checkpoint" / "state.pt"
-        try:
-            saved = torch.load(path, map_location=self.here.device, weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise ValueError(
-                f"The checkpoint of {self.run.name} is damaged and cannot be resumed: {error}"
-            ) from None
-        self.state.restore(saved)
+        self.checkpoint.load(self.state, self.here)
         self.add("resume", step=self.state.step)
         for event in self.run.events():
             if not taken_back(event, self.state.step):  # what came after will be done again
                 self.note(event)
+
+    @cached_property
+    def checkpoint(self) -> OneFile | InShares:
+        """How the run is kept: as its settings say, on any number of processes."""
+        return InShares(self.run) if self.config.train.sharding == "full" else OneFile(self.run)
+
+    def whole(self) -> GPT | None:
+        """The model as a plain one on the leading process; all processes must ask at once."""
+        return self.here.spread.whole() if self.here.spread else self.state.model
 
     def evaluation(self, step: int) -> None:
         """Validation loss, one position worked out, and an answer to each prompt; the model, when it is the best so far."""
@@ -337,13 +299,14 @@ class Log:
         self.note({"step": step, **values})  # on every process: all of them must come to the same end
         if (train := self.config.train).patience or train.keep_best:
             values["best"] = bool(self.best()) and self.best()[0] == step
+        model = self.whole()
         if self.here.leads:
             batch = next(self.objective.validation(), None) or self.objective.batch(step)
             with evaluating(model), torch.inference_mode():
                 position = self.objective.position(model, batch)
             seconds = time.perf_counter() - began
             self.add("evaluate", step=step, **values, position=position, eval_seconds=seconds)
-            self.samples(step)
+            self.samples(model, step)
         if train.keep_best and values["best"]:
             self.keep("")
 
@@ -358,7 +321,7 @@ class Log:
         """What is asked at every evaluation."""
         return self.objective.questions() if self.config.sample_tokens else []
 
-    def samples(self, step: int) -> None:
+    def samples(self, model: GPT, step: int) -> None:
         if not self.questions:
             return
         how = SampleConfig(
@@ -370,26 +333,22 @@ class Log:
         texts = [
             {"prompt": shown, "text": "", **({"wanted": w} if w else {})} for shown, _, w in self.questions
         ]
-        for made in generate.generate(self.state.model, self.encoding, prompts, how, ends=ends):
+        for made in generate.generate(model, self.encoding, prompts, how, ends=ends):
             texts[made.row]["text"] += made.text
         self.add("sample", step=step, texts=texts)
 
     def save(self) -> None:
         """A checkpoint to go on from and the model to use, each whole or not at all."""
-        if self.here.leads:
-            folder = self.run.path / "checkpoint"
-            folder.mkdir(exist_ok=True)
-            with paths.replacing(folder / "state.pt") as temporary:
-                torch.save(self.state.saved(), temporary)
-            if not (self.config.train.keep_best and self.looks):  # else the best one is there already
-                self.keep("")
-            self.add("checkpoint", step=self.state.step)
+        self.checkpoint.save(self.state, self.here)
+        if not (self.config.train.keep_best and self.looks):  # else the best one is there already
+            self.keep("")
+        self.add("checkpoint", step=self.state.step)
 
     def keep(self, place: str) -> None:
         """The model as any other can be opened, adapters merged into it; the adapter by itself beside it."""
+        model, objective = self.whole(), self.objective
         if not self.here.leads:
             return
-        model, objective = self.state.model, self.objective
         plain = lora.merged(model)
         folder = self.run.model_folder / place
         checkpoint.save_model(folder, plain, self.encoding, self.card(), extras=objective.files(model))
@@ -427,7 +386,7 @@ class Log:
 
     def end(self, reason: str, message: str, **values: Any) -> None:
         self.save()
-        if self.here.leads:
+        if self.here.leads and not self.here.spread:
             state, config = self.state, self.config.train
             batch = self.objective.batch(state.step)
             values["memory"] = forecast.held(
@@ -437,13 +396,34 @@ class Log:
 
 
 def work(run: Run) -> None:
-    """Do a training run on this process, or with the others that torchrun has started."""
+    """Do a training run on this process, or with the others that torchrun has started.
+
+    Raises ValueError when they cannot begin, on all of them.
+    """
     with world() as here:
         train(run, here)
 
 
+def several(arguments: list[str] | None) -> None:
+    """With --processes above 1, become torchrun, which starts this command as many times; nothing under it or without."""
+    asked = argparse.ArgumentParser(add_help=False)
+    asked.add_argument("--processes", type=int, default=1)
+    processes = asked.parse_known_args(arguments)[0].processes
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        words = sys.argv[1:] if arguments is None else arguments
+        torchrun = [
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={processes}",
+            "-m",
+            "llm.train",
+        ]
+        os.execv(sys.executable, [sys.executable, "-m", *torchrun, *words])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Create the run if there is none of this name, then train it; resume it when it was ended early."""
+    several(arguments)
     finished = "The run {name} is finished; start a new one from its model with --start_from."
     return job.do("train", work, __doc__, finished, arguments)
 

@@ -77,6 +77,8 @@ LEVELS = {
     "llm.openai_api": 6.5,
     "llm.forecast": 5,
     "llm.worker": 5,
+    "llm.state": 4.6,
+    "llm.sharding": 4.5,
     "llm.train": 6,
     "llm.engine": 6,
     "llm.halving": 1.5,
