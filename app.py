@@ -121,6 +121,8 @@ def main(argv: list[str] | None = None) -> None:
     if port != arguments.port:
         print(f"Port {arguments.port} is taken; the page opens at {port}.")
     dispatch.pump()  # runs that waited when the machine went down
+    if dispatch.where() != "local":
+        threading.Thread(target=dispatch.keep_pumping, daemon=True).start()
     threading.Timer(5.0, warm_up).start()  # while the first tab is looked at, not before
     demo.launch(inbrowser=arguments.browser, **settings(arguments.host, port, hosted))
 

@@ -203,7 +203,7 @@ def sweep() -> list[str]:
 
 def _at_work(name: str) -> bool:
     try:
-        return Run.open(name).locked()
+        return Run.open(name).status() == "running"
     except ValueError:
         return False
 

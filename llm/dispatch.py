@@ -2,62 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
-import shlex
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from contextlib import contextmanager
+from typing import Any
 
-from llm import halving, paths
-from llm.config import (
-    BenchmarkConfig,
-    BPEConfig,
-    ExportConfig,
-    ImportConfig,
-    JudgeConfig,
-    RunConfig,
-    from_dict,
-    to_flags,
-)
+from llm import commands, halving, paths
 from llm.runs import Run, all_runs
-
-KINDS: dict[str, tuple[str, type]] = {  # kind of run: the module that does it, its config
-    "train": ("llm.train", RunConfig),
-    "tokenizer": ("llm.bpe", BPEConfig),
-    "import": ("llm.convert.bring", ImportConfig),
-    "export": ("llm.convert.export", ExportConfig),
-    "judge": ("llm.judge", JudgeConfig),
-    "benchmark": ("llm.harness", BenchmarkConfig),
-}
-SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # variables with these words are not handed to runs
-
-
-def command(run: Run) -> list[str]:
-    """The command line that does this run, here or in a terminal: only settings that differ from the defaults."""
-    module, config = KINDS[run.meta["kind"]]
-    return ["python", "-m", module, run.name, *to_flags(from_dict(config, run.config))]
-
-
-def command_line(kind: str, name: str, config: object) -> str:
-    """The same as one line to copy, for a run that does not exist yet."""
-    return shlex.join(["python", "-m", KINDS[kind][0], name, *to_flags(config)])
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def slots() -> int:
-    """Runs at a time: $LLM_SLOTS, else one for every four cores, at least one."""
-    return max(1, int(os.environ.get("LLM_SLOTS", cores() // 4)))
-
-
-def threads() -> int:
-    """Processor threads of each run, so that all slots together do not ask for more than there are."""
-    return max(1, cores() // slots())
 
 
 @contextmanager
@@ -82,42 +39,110 @@ def place(run: Run) -> int:
 
 
 def pump() -> list[Run]:
-    """Start waiting runs while slots are free; return the ones started. Safe to call at any time, from any process."""
+    """Start waiting runs while there is room for them; return the ones started. Safe at any time, from any process.
+
+    Where runs go to a cluster, those that were lost with their machine are put back into the queue first.
+    """
     paths.runs()
     started = []
     with _alone():
         halving.advance()
-        free = slots() - sum(r.status() == "running" for r in all_runs())
-        for run in waiting()[: max(0, free)]:
-            if start(run):
-                started.append(run)
+        launcher = LAUNCHERS[where()]()
+        trouble = launcher.trouble()
+        note_trouble(trouble)
+        if not trouble:
+            launcher.recover()
+            free = launcher.free()
+            for run in waiting()[: max(0, free)]:
+                if launcher.start(run):
+                    started.append(run)
     return started
 
 
-def start(run: Run) -> bool:
-    """Start the run's process. It inherits the lock, so there is no moment at which the run looks abandoned."""
-    descriptor = run.lock()
-    if descriptor is None:
-        return False
+# --- where runs go
+
+
+class Local:
+    """On this machine: a process each, which outlives the one that started it."""
+
+    def trouble(self) -> str:
+        """Why no run can be started, in a sentence; "" when they can."""
+        return ""
+
+    def recover(self) -> None:
+        """A run that has broken off here waits for somebody to resume it."""
+
+    def free(self) -> int:
+        """How many more runs may begin."""
+        return commands.slots() - sum(run.status() == "running" for run in all_runs())
+
+    def start(self, run: Run) -> bool:
+        """Start the run's process. It inherits the lock, so there is no moment at which the run looks abandoned."""
+        descriptor = run.lock()
+        if descriptor is None:
+            return False
+        try:
+            run = run.next_attempt()
+            # From here on a run without a process has broken off, and is not started again.
+            run.append("starting", attempt=run.attempt, launcher="local")
+            with open(run.path / "log.txt", "ab") as log:
+                child = subprocess.Popen(
+                    [sys.executable, *commands.command(run)[1:]],
+                    cwd=paths.ROOT,
+                    env=commands.environment(descriptor) | {"LLM_ATTEMPT": str(run.attempt)},
+                    pass_fds=(descriptor,),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C and the end of the page's process do not reach it
+                )
+        finally:
+            os.close(descriptor)
+        threading.Thread(target=_reap, args=(child,), daemon=True).start()
+        return True
+
+
+def _ray() -> Any:
+    from llm import on_ray  # an optional part
+
+    return on_ray.Ray()
+
+
+LAUNCHERS: dict[str, Callable[[], Any]] = {"local": Local, "ray": _ray}
+
+
+def where() -> str:
+    """Which of LAUNCHERS takes the runs: a Ray cluster when $LLM_RAY has its address, else this machine."""
+    return "ray" if os.environ.get("LLM_RAY") else "local"
+
+
+def note_trouble(sentence: str) -> None:
+    """Keep why runs do not start where the page and the terminal find it, and in the log of the run that is next."""
+    file = paths.home() / "launcher.txt"
+    if sentence == trouble():
+        return
+    if not sentence:
+        file.unlink(missing_ok=True)
+        return
+    file.write_text(sentence, encoding="utf-8")
+    for run in waiting()[:1]:
+        with open(run.path / "log.txt", "a", encoding="utf-8") as log:
+            log.write(f"{sentence}\n")
+
+
+def trouble() -> str:
+    """Why waiting runs are not started, in a sentence; "" when nothing is wrong."""
     try:
-        run.append(
-            "starting"
-        )  # from here on a run without a process has broken off, and is not started again
-        with open(run.path / "log.txt", "ab") as log:
-            child = subprocess.Popen(
-                [sys.executable, *command(run)[1:]],
-                cwd=paths.ROOT,
-                env=environment(descriptor),
-                pass_fds=(descriptor,),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C and the end of the page's process do not reach it
-            )
-    finally:
-        os.close(descriptor)
-    threading.Thread(target=_reap, args=(child,), daemon=True).start()
-    return True
+        return (paths.home() / "launcher.txt").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def keep_pumping(seconds: float = 3.0) -> None:
+    """Where runs go to a cluster: look after the queue for as long as this process lives."""
+    while paths.home().is_dir():
+        time.sleep(seconds)
+        pump()
 
 
 def _reap(child: subprocess.Popen) -> None:
@@ -127,20 +152,16 @@ def _reap(child: subprocess.Popen) -> None:
         pump()
 
 
-def environment(lock: int) -> dict[str, str]:
-    """A run's environment: no keys, threads that do not fight, freed memory kept for the next step."""
-    clean = {k: v for k, v in os.environ.items() if not any(word in k.upper() for word in SECRET)}
-    clean.pop("OMP_WAIT_POLICY", None)
-    return {
-        **clean,
-        "LLM_HOME": str(paths.home()),
-        "LLM_LOCK": str(lock),
-        "LLM_NICE": os.environ.get("LLM_NICE", "10"),
-        "OMP_NUM_THREADS": str(threads()),
-        # A thread that waits for the others spins a moment before it sleeps: on an idle machine small steps are then
-        # twice as fast, and beside other runs little is lost.
-        **({"OMP_WAIT_POLICY": "PASSIVE"} if slots() > 1 else {"GOMP_SPINCOUNT": "10000"}),
-        "MALLOC_TRIM_THRESHOLD_": "-1",
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-        "PYTHONUNBUFFERED": "1",
-    }
+def main(arguments: list[str] | None = None) -> None:
+    """`python -m llm.dispatch`: look after the queue until no run waits or works, without a page."""
+    argparse.ArgumentParser(prog="python -m llm.dispatch", description=main.__doc__).parse_args(arguments)
+    said = ""
+    while any(run.status() in ("waiting", "running") for run in all_runs()):
+        pump()
+        if (sentence := trouble()) != said:
+            print(said := sentence, flush=True)
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    main()

@@ -41,7 +41,9 @@ def held_out(model: GPT, objective: Pretrain, world: World, number_format: str) 
     """
     total, count, size = 0.0, 0, 0
     more: dict[str, float] = {}
-    with evaluating(model), torch.inference_mode(), precision.arithmetic(number_format, world.device):
+    # A model in shares makes tensors here that training uses again: they may not be those of inference mode.
+    apart = torch.no_grad() if world.spread else torch.inference_mode()
+    with evaluating(model), apart, precision.arithmetic(number_format, world.device):
         for batch, counts in world.share(objective.validation()):
             tally = world.tally(objective, model, batch)
             if not counts:

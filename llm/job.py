@@ -8,13 +8,18 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
-from llm import dispatch
+from llm import commands, dispatch
 from llm.config import add_flags, from_dict, from_flags, to_dict
-from llm.runs import Run
+from llm.runs import Run, Superseded, stale
+
+GIVEN_UP = 3  # the exit status of a process whose run another one does now
 
 
 def do(
@@ -25,7 +30,7 @@ def do(
     `work` does it, and ends it with an "end" event; `about` describes the command; `finished` is what is said of a run
     that has nothing left to do ("{name}" stands for its name).
     """
-    module, config = dispatch.KINDS[kind]
+    module, config = commands.KINDS[kind]
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
     parser.add_argument("run", help="name of the run: a new one is made, an unfinished one goes on")
     add_flags(parser, config)
@@ -35,21 +40,72 @@ def do(
         run = find_or_create(kind, config, given, finished)
     except ValueError as error:
         parser.exit(2, f"{error}\n")
-    handed = int(os.environ.pop("LLM_LOCK", "0"))  # a descriptor; under torchrun it is torchrun that holds it
-    lock = -1 if not leads or (handed and "RANK" in os.environ) else handed or run.lock()
-    if lock is None:
-        parser.exit(2, f"The run {run.name} is already running.\n")
+    number = int(os.environ.get("LLM_ATTEMPT", "0"))  # of this attempt, by who sent this process
+    lock = taken(run, leads)
+    if lock is None or (not number and "RANK" not in os.environ and run.alive_elsewhere()):
+        parser.exit(2, f"The run {run.name} is already running{f' on {run.node()}' if run.node() else ''}.\n")
+    if leads:
+        run = replace(run, attempt=number) if number else run.next_attempt()
     os.nice(int(os.environ.get("LLM_NICE", "0")))
     signal.signal(signal.SIGTERM, lambda *_: run.request_stop())
     signal.signal(signal.SIGINT, lambda *_: run.request_stop())
-    status = guarded(run, work, int(os.environ.get("RANK", "0")))
+    with beating(run):
+        status = guarded(run, work, int(os.environ.get("RANK", "0")))
     if leads:
         if status == 0:
             print(run.last_event().get("message", ""))
         if lock > 0:
             os.close(lock)
-        dispatch.pump()
+        if not sent_away():
+            dispatch.pump()
     return status
+
+
+def taken(run: Run, leads: bool) -> int | None:
+    """A descriptor that holds the run's lock; None when another process holds it, -1 where it is not this one's to hold.
+
+    That is: the others under torchrun; all of them where torchrun was handed it; and on another machine, whose locks mean
+    nothing here: there the number of the attempt decides who may write.
+    """
+    handed = int(os.environ.pop("LLM_LOCK", "0"))
+    if not leads or sent_away() or (handed and "RANK" in os.environ):
+        return -1
+    return handed or run.lock()
+
+
+def sent_away() -> bool:
+    """Whether this process was sent here from another machine, whose queue goes on without its help."""
+    return "LLM_NODE" in os.environ
+
+
+@contextmanager
+def beating(run: Run) -> Iterator[None]:
+    """Every few seconds say that this attempt is alive, for those who follow it from another machine.
+
+    When another attempt does the run now (this process had been given up for dead), it ends: nothing of it counts.
+    """
+    over = threading.Event()
+    node = os.environ.get("LLM_NODE") or platform.node()
+
+    def beat() -> None:
+        while True:
+            try:
+                run.still_mine()
+                run.beat(node)
+            except Superseded as error:
+                print(error, file=sys.stderr, flush=True)
+                os._exit(GIVEN_UP)
+            except OSError:  # a full disk, or the run's directory is gone: the work itself will say so
+                pass
+            if over.wait(min(5.0, stale() / 4)):
+                return
+
+    if run.attempt:
+        threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def find_or_create(kind: str, config: type, given: argparse.Namespace, finished: str) -> Run:
@@ -65,13 +121,20 @@ def find_or_create(kind: str, config: type, given: argparse.Namespace, finished:
     if run.meta["kind"] != kind:
         raise ValueError(f"There is a run called {run.name}, and it is no {kind} run: choose another name.")
     stored = from_dict(config, run.config)
-    if from_flags(config, given, stored) != stored:
+    if result(from_flags(config, given, stored)) != result(stored):
         raise ValueError(f"The run {run.name} exists with other settings: choose another name.")
     if run.status() == "finished":
         raise ValueError(finished.format(name=run.name))
     if run.status() in ("stopped", "failed", "crashed"):
         run.request_resume()
     return run
+
+
+def result(config: object) -> dict:
+    """The settings that decide what comes out; on how many processes a run goes on is none of them."""
+    settings = to_dict(config)
+    settings.get("train", {}).pop("processes", None)
+    return settings
 
 
 def guarded(run: Run, work: Callable[[Run], None], rank: int = 0) -> int:
@@ -85,6 +148,9 @@ def guarded(run: Run, work: Callable[[Run], None], rank: int = 0) -> int:
         return 0
     except (KeyboardInterrupt, SystemExit):
         raise
+    except Superseded as error:
+        print(error, file=sys.stderr)
+        return GIVEN_UP
     except BaseException as error:  # some libraries panic with a class that is no Exception
         sentence = why(error)
         if rank == 0:

@@ -10,11 +10,12 @@ import fcntl
 import json
 import math
 import os
+import platform
 import secrets
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,16 @@ STATUS = {  # what a person reads
 ENDED = ("finished", "stopped", "failed", "crashed")
 
 
+class Superseded(RuntimeError):
+    """This process has been given up and another one does the run now: it must write nothing more."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One directory under `paths.runs()`; its name is the run's id."""
 
     path: Path
+    attempt: int = field(default=0, compare=False)  # of the process that does it; 0 for everybody else
 
     # --- making and finding -------------------------------------------------------------------------------------
 
@@ -117,16 +123,79 @@ class Run:
     # --- what happened ------------------------------------------------------------------------------------------
 
     def append(self, kind: str, **values: Any) -> None:
-        """Add one line to the log, in one write. Numbers that are not finite are stored as null."""
+        """Add one line to the log, in one write. Numbers that are not finite are stored as null.
+
+        Raises Superseded, and adds nothing, when this process does the run no more.
+        """
         event = {"kind": kind, "time": time.time(), **values}
         line = json.dumps(_finite(event), allow_nan=False, ensure_ascii=False) + "\n"
         with open(self.path / "events.jsonl", "ab+") as f:
+            fcntl.flock(
+                f, fcntl.LOCK_EX
+            )  # between the look at the attempt and the writing nobody begins another
+            self.still_mine()
             f.seek(0, os.SEEK_END)
             if f.tell():
                 f.seek(-1, os.SEEK_END)
                 if f.read(1) != b"\n":  # a writer was killed in the middle of its last line
                     line = "\n" + line
             f.write(line.encode())
+
+    # --- who does it
+
+    @property
+    def attempt_path(self) -> Path:
+        return self.path / "attempt"
+
+    def attempts(self) -> int:
+        """How often somebody has begun to do it: the number of the last attempt, 0 before the first."""
+        try:
+            return int(self.attempt_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 0
+
+    def next_attempt(self) -> Run:
+        """The run as the next attempt's process sees it. What an earlier one still wants to write is refused from now on."""
+        with open(self.path / "events.jsonl", "ab") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            number = self.attempts() + 1
+            with paths.replacing(self.attempt_path) as temporary:
+                temporary.write_text(f"{number}\n", encoding="utf-8")
+        return replace(self, attempt=number)
+
+    def still_mine(self) -> None:
+        """Raises Superseded when this is a process whose attempt is no longer the last one."""
+        if self.attempt and self.attempt != (last := self.attempts()):
+            raise Superseded(
+                f"Attempt {self.attempt} of {self.name} was given up; attempt {last} does it now."
+            )
+
+    @property
+    def heartbeat_path(self) -> Path:
+        return self.path / "heartbeat"
+
+    def beat(self, node: str) -> None:
+        """Say that this attempt is alive, and where."""
+        about = {"node": node, "attempt": self.attempt}
+        with paths.replacing(self.heartbeat_path) as temporary:
+            temporary.write_text(json.dumps(about), encoding="utf-8")
+
+    def node(self) -> str:
+        """Where it was last alive; "" when it has never said so."""
+        try:
+            return str(json.loads(self.heartbeat_path.read_text(encoding="utf-8"))["node"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def alive_elsewhere(self) -> bool:
+        """Whether another machine, whose locks cannot be seen from here, has lately said that it does this run."""
+        try:
+            age = time.time() - self.heartbeat_path.stat().st_mtime
+        except OSError:
+            return False
+        return age < stale() and self.node() not in ("", platform.node())
+
+    # --- the log, read
 
     def read(self, offset: int = 0) -> tuple[list[Event], int]:
         """The events after byte `offset` and the offset to ask from next time. A half-written last line waits."""
@@ -192,7 +261,7 @@ class Run:
         last = self.last_event()
         if last and last["kind"] == "end":
             return last["reason"]
-        if self.locked():
+        if self.locked() or self.alive_elsewhere():
             return "running"
         return "crashed" if last and last["kind"] != "queued" else "waiting"
 
@@ -247,7 +316,7 @@ class Run:
 
     def delete(self) -> None:
         """Remove the run and its models for good. Raises ValueError while a process works on it."""
-        descriptor = self.lock()
+        descriptor = None if self.status() == "running" else self.lock()
         if descriptor is None:
             raise ValueError(f"The run {self.name} is still running: stop it first.")
         try:
@@ -256,6 +325,11 @@ class Run:
             shutil.rmtree(gone)
         finally:
             os.close(descriptor)
+
+
+def stale() -> float:
+    """Seconds without a sign of life after which a run on another machine counts as broken off: $LLM_STALE, else 60."""
+    return float(os.environ.get("LLM_STALE", "60"))
 
 
 def all_runs(kind: str = "") -> list[Run]:

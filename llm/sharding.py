@@ -7,6 +7,7 @@ Checkpoints are written by all processes at once, each its own shares, and load 
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,9 @@ def tensors_of(model: GPT, optimizers: list[torch.optim.Optimizer]) -> dict[str,
 
 def save(tensors: dict[str, Tensor], folder: Path, here: World) -> None:
     """Write tensors to a folder, every process its shares; all must call it."""
-    dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder), no_dist=here.size == 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that one process alone is one process
+        dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder), no_dist=here.size == 1)
 
 
 def load(
@@ -101,4 +104,6 @@ def load(
     if wanted.keys() != kept.keys():
         other = sorted(wanted.keys() ^ kept.keys())[0]
         raise ValueError(f"it belongs to another model or other settings ({other})")
-    dcp.load(wanted, storage_reader=reader, no_dist=here.size == 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        dcp.load(wanted, storage_reader=reader, no_dist=here.size == 1)

@@ -18,8 +18,8 @@ import torch
 
 from llm import (
     checkpoint,
+    commands,
     corpora,
-    dispatch,
     evaluate,
     files,
     forecast,
@@ -116,6 +116,11 @@ def train(run: Run, here: World, threads: int = 0) -> None:
     Raises ValueError when the run cannot begin: no such dataset, a text too short, a model of another encoding.
     """
     config = from_dict(RunConfig, run.config)
+    if config.train.processes > most_processes():
+        raise ValueError(
+            f"{config.train.processes} processes are too many for this machine: it has {commands.cores()} cores, and at most "
+            f"{most_processes()} processes can share them. Start the run again with fewer."
+        )
     threads = threads_of(run, threads or config.train.threads)
     torch.set_num_threads(threads)
     torch.manual_seed(config.train.seed)
@@ -193,7 +198,7 @@ def threads_of(run: Run, wanted: int) -> int:
     for event in run.events():
         if event["kind"] == "start":
             return event["threads"]
-    return wanted or max(1, dispatch.threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return wanted or max(1, commands.threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @dataclass
@@ -258,7 +263,8 @@ class Log:
             "start",
             step=self.state.step,
             pid=os.getpid(),
-            host=platform.node(),
+            host=os.environ.get("LLM_NODE") or platform.node(),
+            attempt=self.run.attempt,
             threads=threads,
             processes=self.here.size,
             device=self.here.device.type,
@@ -404,12 +410,17 @@ def work(run: Run) -> None:
         train(run, here)
 
 
+def most_processes() -> int:
+    """How many may share this machine: more than a few for each core would only be in each other's way."""
+    return 4 * commands.cores()
+
+
 def several(arguments: list[str] | None) -> None:
     """With --processes above 1, become torchrun, which starts this command as many times; nothing under it or without."""
     asked = argparse.ArgumentParser(add_help=False)
     asked.add_argument("--processes", type=int, default=1)
     processes = asked.parse_known_args(arguments)[0].processes
-    if processes > 1 and "WORLD_SIZE" not in os.environ:
+    if 1 < processes <= most_processes() and "WORLD_SIZE" not in os.environ:
         words = sys.argv[1:] if arguments is None else arguments
         torchrun = [
             "torch.distributed.run",

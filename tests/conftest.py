@@ -73,3 +73,21 @@ def smollm(tmp_path_factory) -> Path:
 def pytest_collection_modifyitems(items) -> None:
     """Browser tests come last: Playwright keeps an event loop running, in which `asyncio.run` of others would fail."""
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
+@pytest.fixture
+def worker():
+    """The process id of torchrun's worker of a rank, given torchrun's."""
+
+    def found(parent, rank):
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                variables = (folder / "environ").read_bytes().split(b"\0")
+                above = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError, IndexError):
+                continue
+            if above == parent and f"RANK={rank}".encode() in variables:
+                return int(folder.name)
+        raise AssertionError(f"torchrun has no worker of rank {rank}")
+
+    return found

@@ -82,6 +82,8 @@ LEVELS = {
     "llm.train": 6,
     "llm.engine": 6,
     "llm.halving": 1.5,
+    "llm.commands": 1.6,
+    "llm.on_ray": 1.8,
     "llm.dispatch": 2,
     "llm.sweep": 3,
     "llm.job": 3,
@@ -139,7 +141,7 @@ WITHIN_A_LEVEL = {
 }
 
 TORCH_FREE = [
-    "llm.config", "llm.paths", "llm.runs", "llm.dispatch", "llm.tokenizer", "llm.inventory", "llm.chat",
+    "llm.config", "llm.paths", "llm.runs", "llm.commands", "llm.dispatch", "llm.tokenizer", "llm.inventory", "llm.chat",
     "llm.convert.families", "llm.convert.folder", "llm.engine", "llm.openai_api", "llm.speakers", "llm.endpoints",
     "llm.arena", "llm.ratings", "llm.quiz", "llm.benchmarks",
     "llm.harness_tasks", "app",

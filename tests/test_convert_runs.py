@@ -14,7 +14,7 @@ import zipfile
 import pytest
 import torch
 
-from llm import bpe, check, checkpoint, convert, dispatch, hub, inventory, job, paths, train
+from llm import bpe, check, checkpoint, commands, convert, hub, inventory, job, paths, train
 from llm.config import (
     FORMATS,
     ExportConfig,
@@ -493,7 +493,7 @@ def test_the_number_format_must_be_one_of_the_format():
     ],
 )  # fmt: skip
 def test_the_page_and_a_terminal_say_the_same(kind, config, line):
-    assert dispatch.command_line(kind, "NAME", config) == line
+    assert commands.command_line(kind, "NAME", config) == line
     assert from_dict(type(config), to_dict(config)) == config
 
 

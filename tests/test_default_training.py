@@ -23,7 +23,7 @@ def sequences(text, n=12):
 def trained_for_two_minutes(seed):
     """The run that Start makes, started as Start does, and stopped when its updates have taken the budget."""
     run = Run.create("train", to_dict(RunConfig(train=TrainConfig(seed=seed))), name=f"seed{seed}")
-    assert dispatch.start(run)
+    assert dispatch.Local().start(run)
     deadline = time.time() + 4 * BUDGET
     while run.status() == "running" and time.time() < deadline:
         last = run.last_event()

@@ -3,14 +3,16 @@
 import json
 import math
 import os
+import platform
 import subprocess
 import sys
 import time
 
 import pytest
 
-from llm import dispatch, paths, runs
-from llm.runs import Run, all_runs, effective
+from llm import commands, dispatch, job, paths, runs
+from llm.config import RunConfig
+from llm.runs import Run, Superseded, all_runs, effective
 
 
 def new(name="", kind="train", **config):
@@ -153,7 +155,7 @@ def test_the_queue_keeps_its_order_and_its_slots(monkeypatch):
     order = [new(f"r{i}") for i in range(3)]
     for i, run in enumerate(order):
         assert dispatch.place(run) == i
-    monkeypatch.setattr(dispatch, "start", lambda run: bool(run.lock()))
+    monkeypatch.setattr(dispatch.Local, "start", lambda self, run: bool(run.lock()))
     assert [r.name for r in dispatch.pump()] == ["r0"]
     assert dispatch.pump() == []
     assert dispatch.place(order[1]) == 0
@@ -162,7 +164,7 @@ def test_the_queue_keeps_its_order_and_its_slots(monkeypatch):
 
 
 def test_a_run_whose_process_dies_at_once_is_not_started_for_ever(monkeypatch):
-    monkeypatch.setitem(dispatch.KINDS, "train", ("llm.no_such_module", dispatch.RunConfig))
+    monkeypatch.setitem(commands.KINDS, "train", ("llm.no_such_module", RunConfig))
     run = new("dies")
     assert [r.name for r in dispatch.pump()] == ["dies"]
     deadline = time.time() + 20
@@ -176,9 +178,79 @@ def test_runs_get_no_secrets_and_their_share_of_threads(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "x")
     monkeypatch.setenv("HF_TOKEN", "x")
     monkeypatch.setenv("LLM_SLOTS", "2")
-    environment = dispatch.environment(5)
+    environment = commands.environment(5)
     assert "OPENAI_API_KEY" not in environment and "HF_TOKEN" not in environment
-    assert int(environment["OMP_NUM_THREADS"]) == max(1, dispatch.cores() // 2)
+    assert int(environment["OMP_NUM_THREADS"]) == max(1, commands.cores() // 2)
+
+
+# --- attempts and signs of life
+
+
+def test_what_a_given_up_attempt_still_wants_to_write_is_refused():
+    run = new("twice")
+    first = run.next_attempt()
+    first.append("start", step=0)
+    second = Run.open("twice").next_attempt()
+    assert (first.attempt, second.attempt, run.attempts()) == (1, 2, 2)
+    with pytest.raises(Superseded, match="Attempt 1 of twice was given up; attempt 2"):
+        first.append("end", reason="finished", step=9, message="too late")
+    second.append("end", reason="finished", step=9, message="done")
+    run.append("note")  # somebody who does not do the run may always say something
+    assert [e["kind"] for e in run.read()[0]] == ["start", "end", "note"]
+
+
+def test_a_run_on_another_machine_is_followed_by_its_heartbeat(monkeypatch):
+    run = new("far").next_attempt()
+    run.append("starting")
+    assert run.status() == "crashed"
+    run.beat("another-machine")
+    assert run.status() == "running" and run.node() == "another-machine"
+    with pytest.raises(ValueError, match="still running"):
+        run.delete()
+    old = time.time() - 61
+    os.utime(run.heartbeat_path, (old, old))
+    assert run.status() == "crashed"
+    monkeypatch.setenv("LLM_STALE", "600")
+    assert run.status() == "running"
+    run.beat(platform.node())  # of a run on this machine its lock says whether it lives
+    assert run.status() == "crashed"
+
+
+def test_a_process_whose_run_another_does_ends_without_a_word(monkeypatch, tmp_path):
+    run = new("fenced")
+    code = (
+        "import time; from llm import job; from llm.runs import Run\n"
+        "run = Run.open('fenced').next_attempt()\n"
+        "with job.beating(run): print('up', flush=True); time.sleep(30)"
+    )
+    environment = os.environ | {"LLM_HOME": str(paths.home()), "LLM_STALE": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=paths.ROOT, env=environment, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"up\n"
+    run.next_attempt()
+    assert process.wait(timeout=10) == job.GIVEN_UP
+    assert run.read()[0] == []
+
+
+def test_a_cluster_that_does_not_answer_is_said_and_the_runs_wait(monkeypatch):
+    pytest.importorskip("ray", reason="ray is not installed: pip install -r requirements-cluster.txt")
+    run = new("waits")
+    monkeypatch.setenv("LLM_RAY", "127.0.0.1:9")
+    assert dispatch.pump() == [] and run.status() == "waiting"
+    assert "127.0.0.1:9 does not answer" in dispatch.trouble()
+    assert "127.0.0.1:9" in (run.path / "log.txt").read_text()
+    monkeypatch.delenv("LLM_RAY")
+    monkeypatch.setattr(dispatch.Local, "free", lambda self: 0)
+    dispatch.pump()
+    assert dispatch.trouble() == ""
+
+
+def test_without_ray_its_address_is_answered_with_what_to_install(monkeypatch):
+    monkeypatch.setenv("LLM_RAY", "127.0.0.1:9")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    new("waits")
+    assert dispatch.pump() == [] and "requirements-cluster.txt" in dispatch.trouble()
 
 
 def test_names_carry_the_dataset_and_the_time():

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -358,7 +357,7 @@ def test_several_processes_follow_the_curve_of_one(processes, batch_size):
 
 
 @pytest.mark.slow
-def test_a_lost_process_costs_no_more_than_the_steps_since_the_checkpoint():
+def test_a_lost_process_costs_no_more_than_the_steps_since_the_checkpoint(worker):
     """One of two workers is killed; torchrun starts both again, and the run goes on from its last checkpoint to the same bits."""
     config = small(max_steps=300, eval_every=100, checkpoint_every=20)
     assert finish(launched(on_several("whole", config, 2)))[0] == 0
@@ -375,19 +374,6 @@ def test_a_lost_process_costs_no_more_than_the_steps_since_the_checkpoint():
     raw = lost.read()[0]
     assert sum(e["kind"] == "resume" for e in raw) == 1 and lost.last_event()["reason"] == "finished"
     assert losses(lost) == losses(Run.open("whole")) and len(losses(lost)) == 300
-
-
-def worker(parent, rank):
-    """The process id of torchrun's worker of this rank."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            variables = (folder / "environ").read_bytes().split(b"\0")
-            above = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            continue
-        if above == parent and f"RANK={rank}".encode() in variables:
-            return int(folder.name)
-    raise AssertionError(f"torchrun has no worker of rank {rank}")
 
 
 def test_of_processes_that_make_one_run_at_once_the_second_joins_it(monkeypatch):

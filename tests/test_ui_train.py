@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from llm import corpora, dispatch, paths
+from llm import commands, corpora, dispatch, paths
 from llm.config import ModelConfig, RunConfig, TrainConfig, from_dict, knobs
 from llm.corpora import downloads
 from llm.runs import Run
@@ -96,7 +96,7 @@ def test_the_command_shown_gives_the_run_that_start_makes(text, queued):
     command = tab.preview("mine", *form(learning_rate=0.01))[2]
     tab.start(visitor("me"), "mine", *form(learning_rate=0.01))
     run = Run.open("mine")
-    assert shlex.split(command) == dispatch.command(run)
+    assert shlex.split(command) == commands.command(run)
     config = from_dict(RunConfig, run.config)
     assert config.train.learning_rate == 0.01 and config.model.n_embd == 16 and config.tokenizer == "byte"
     assert run.meta["owner"] == "me"

@@ -14,7 +14,7 @@ import gradio as gr
 import pytest
 import torch
 
-from llm import adapters, checkpoint, dispatch, engine, job, lora, paths, tokenizer, train
+from llm import adapters, checkpoint, commands, dispatch, engine, job, lora, paths, tokenizer, train
 from llm.config import ModelConfig, RunConfig, TrainConfig, TuneConfig, from_dict, knobs
 from llm.model import GPT
 from llm.runs import Run
@@ -101,7 +101,7 @@ def test_the_command_shown_gives_the_run_that_start_makes(objective, trained, qu
     command = tuning.preview("mine", *asked)[2]
     tuning.start(visitor("me"), "mine", *asked)
     run = Run.open("mine")
-    assert shlex.split(command) == dispatch.command(run)
+    assert shlex.split(command) == commands.command(run)
     config = from_dict(RunConfig, run.config)
     assert (config.objective, config.start_from, config.tune.trained) == (objective, "tiny", trained)
     assert config.tune.lora_modules == (("q", "up") if trained == "lora" else ("all",))

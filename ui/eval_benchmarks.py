@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from llm import benchmarks, dispatch, harness_tasks
+from llm import benchmarks, commands, dispatch, harness_tasks
 from llm.config import BenchmarkConfig, to_dict
 from llm.runs import Run
 from ui import pickers, transfers
@@ -56,7 +56,7 @@ def preview(*form: Any) -> list[Any]:
         return [message(str(error), "warning"), "", gr.Button("Change a setting first", interactive=False)]
     return [
         "",
-        dispatch.command_line("benchmark", name_of(config), config),
+        commands.command_line("benchmark", name_of(config), config),
         gr.Button("Run it", interactive=True),
     ]
 

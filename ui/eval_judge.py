@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from llm import arena, corpora, dispatch, judge, speakers, verdicts
+from llm import arena, commands, corpora, dispatch, judge, speakers, verdicts
 from llm.config import JUDGE_PROMPT, JudgeConfig, to_dict
 from llm.runs import Run
 from ui import transfers
@@ -57,7 +57,7 @@ def preview(request: gr.Request, *form: Any) -> list[Any]:
         fair = message("The judge is one of the two: models prefer their own words.", "warning")
     return [
         fair,
-        dispatch.command_line("judge", name_of(config), config),
+        commands.command_line("judge", name_of(config), config),
         gr.Button("Judge", interactive=True),
     ]
 

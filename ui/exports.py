@@ -51,7 +51,7 @@ def plan(request: gr.Request, chosen: str, format: str, dtype: str) -> list[Any]
     told = figures.plan(EXPORTERS[format].about, estimate, inventory.read(model.name).size)
     context = model.config.context_length if model.config else 0
     commands = figures.recipes(recipes(format, model.name.replace("@", "-"), prompt_for(model), context))
-    line = dispatch.command_line("export", name, config)
+    line = commands.command_line("export", name, config)
     return [
         told,
         line,

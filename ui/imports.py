@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-from llm import check, corpora, dispatch, files, hub, paths, tokenizer
+from llm import check, commands, corpora, dispatch, files, hub, paths, tokenizer
 from llm.config import ImportConfig, ModelConfig, from_dict, to_dict
 from llm.convert import IMPORTERS, families
 from llm.runs import ENDED, Run
@@ -193,7 +193,7 @@ def ready(source: str, name: str, file: str, base: str, encoding: str, n_head: f
         return [gr.Button(label, interactive=False), ""]
     return [
         gr.Button(f"Import it as {name}", interactive=True),
-        dispatch.command_line("import", name, config),
+        commands.command_line("import", name, config),
     ]
 
 

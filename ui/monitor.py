@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from llm import dispatch, paths
+from llm import commands, dispatch, paths
 from llm.runs import ENDED, Event, Run, all_runs, effective, perplexity
 from ui.figures import train as figures
 from ui.figures.base import duration, number
@@ -61,9 +62,16 @@ def sentence(source: str, run: Run, status: str, events: list[Event], step: int,
             place = dispatch.place(run)
         except ValueError:  # it has just started
             return "It starts now."
-        running = sum(other.locked() for other in all_runs())
+        if trouble := dispatch.trouble():
+            return trouble
+        running = sum(other.status() == "running" for other in all_runs())
         before = f"{place} waiting before it" if place else "it is the next one"
-        return f"In the queue: {before}; {running} running, {dispatch.slots()} at a time on this machine."
+        most = (
+            "as many as the cluster has room for"
+            if dispatch.where() == "ray"
+            else f"{commands.slots()} at a time on this machine"
+        )
+        return f"In the queue: {before}; {running} running, {most}."
     end = newest(events, "end")
     if status in ("finished", "stopped", "failed") and end:
         return end.get("message") or ""
@@ -104,6 +112,17 @@ def values(events: list[Event], status: str) -> list[tuple[str, str]]:
     return found if step or look else []
 
 
+def whereabouts(run: Run) -> list[tuple[str, str]]:
+    """Where a run is done, as far as that is not one process of this machine at its first try."""
+    processes = run.config.get("train", {}).get("processes", 1)
+    found = [("Processes", str(processes))] if processes > 1 else []
+    if (node := run.node()) and node != platform.node():
+        found.append(("Machine", "waits for one" if node == "ray" else node))
+    if run.attempts() > 1:
+        found.append(("Attempt", str(run.attempts())))
+    return found
+
+
 def standing(source: str) -> dict[str, Any]:
     """How a run stands: name, status, step, max_steps and the HTML of the progress card."""
     run = log_of(source)
@@ -120,9 +139,10 @@ def standing(source: str) -> dict[str, Any]:
     )
     note = sentence(source, run, status, events, step, max_steps)
     playable = status in ENDED and (source.startswith("model:") or paths.is_model(run.model_folder))
-    html = figures.progress(
-        source.partition(":")[2], status, step, max_steps, note, values(events, status), playable
-    )
+    found = values(events, status)
+    if found and not source.startswith("model:"):
+        found += whereabouts(run)
+    html = figures.progress(source.partition(":")[2], status, step, max_steps, note, found, playable)
     return {"status": status, "step": step, "max_steps": max_steps, "html": html}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from llm import corpora, data, dispatch, files, inventory, paths, tokenizer
+from llm import commands, corpora, data, files, inventory, paths, tokenizer
 from llm.config import ModelConfig, RunConfig, to_dict, to_flags
 from ui.figures.base import message
 
@@ -123,7 +123,7 @@ def measurement_path(config: RunConfig, tuning: bool = False) -> Path:
         train.grad_accumulation,
         train.optimizer,
         train.precision,
-        train.threads or dispatch.threads(),
+        train.threads or commands.threads(),
     ]
     if tuning:
         about += [config.objective, config.dataset, config.start_from, to_dict(config.tune)]
@@ -152,7 +152,7 @@ def measure(config: RunConfig, tuning: bool = False) -> str:
         ]
         try:
             done = subprocess.run(
-                command, cwd=paths.ROOT, env=dispatch.environment(0), stdin=subprocess.DEVNULL, capture_output=True,
+                command, cwd=paths.ROOT, env=commands.environment(0), stdin=subprocess.DEVNULL, capture_output=True,
                 timeout=PROBE_SECONDS, check=True,
             )  # fmt: skip
         except (subprocess.TimeoutExpired, subprocess.CalledProcessError):

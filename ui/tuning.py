@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import gradio as gr
 
-from llm import adapters, corpora, dispatch, paths, prompts, tokenizer, tuned
+from llm import adapters, commands, corpora, paths, prompts, tokenizer, tuned
 from llm.config import LORA_MODULES, Knob, RunConfig, TrainConfig, TuneConfig, from_dict, knobs
 from llm.runs import Run, new_name
 from llm.tuning_defaults import DEFAULTS, defaults
@@ -198,7 +198,7 @@ def preview(name: str, *form: Any) -> list[Any]:
             running.free_name(name)
     except ValueError as error:
         return plans.refused(error)
-    command = dispatch.command_line("train", name or new_name(config.dataset), config)
+    command = commands.command_line("train", name or new_name(config.dataset), config)
     return [figures.plan(plan(full, about)), "", command, gr.update(value="Start tuning", interactive=True)]
 
 

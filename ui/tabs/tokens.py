@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from llm import dispatch, files, paths, tokenizer
+from llm import commands, dispatch, files, paths, tokenizer
 from llm.config import BPEConfig, to_dict
 from llm.runs import Run
 from ui import pickers
@@ -298,7 +298,7 @@ def ready(name: str, dataset: str, vocab_size: float) -> tuple[gr.Button, str]:
     """The Start button, whose label names what is missing, and the command that it will run."""
     lacking = missing(name, dataset)
     line = (
-        dispatch.command_line("tokenizer", name or "NAME", bpe_config(dataset, vocab_size)) if dataset else ""
+        commands.command_line("tokenizer", name or "NAME", bpe_config(dataset, vocab_size)) if dataset else ""
     )
     return gr.Button(lacking or "Learn the merges", interactive=not lacking), line
 

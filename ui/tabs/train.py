@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from llm import corpora, dispatch, files, paths
+from llm import commands, corpora, files, paths
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig, knobs
 from llm.corpora import downloads
 from llm.runs import new_name
@@ -86,7 +86,7 @@ def preview(name: str, *form: Any) -> list[Any]:
             running.free_name(name)
     except ValueError as error:
         return refused(error)
-    command = dispatch.command_line("train", name or new_name(config.dataset), config)
+    command = commands.command_line("train", name or new_name(config.dataset), config)
     button = gr.update(value="Start training", interactive=True)
     return [figures.plan(plan(full, tokens)), "", command, button]
 
