@@ -443,6 +443,10 @@ class SampleConfig:
     seed: int = knob(0, "The same seed gives the same text", low=0, high=2**31 - 1)
     stop: tuple[str, ...] = knob((), "Texts that end the generation")
     stop_at_eot: bool = knob(True, "End at the end-of-text token", advanced=True)
+    weights: str = knob(
+        "fp32", "What each weight is kept as while texts are written: 4 bytes, 2 (bf16), or 1 in the matrices (int8)",
+        choices=("fp32", "bf16", "int8"),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         _check_ranges(self)

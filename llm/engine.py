@@ -53,6 +53,7 @@ class Engine:
     seen_pair = operation("seen_pair")
     adapter = operation("adapter")
     text_score = operation("text_score")
+    by_weights = operation("by_weights")
     copied = operation("copied")
 
     def call(self, op: str, model: str, **plain: Any) -> Any:

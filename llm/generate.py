@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from llm import paths
+from llm import paths, quantised
 from llm.config import SampleConfig, add_flags, from_flags
 from llm.model import GPT, KVCache
 from llm.tokenizer import StreamDecoder, Tokenizer
@@ -518,7 +518,7 @@ def generate(
     goes on from its newer half; both are said in a Step's note.
     Raises ValueError for an empty prompt without an end-of-text to start from, and when the logits are not finite.
     """
-    batch = Batch(model, encoding)
+    batch = Batch(quantised.smaller(model, config.weights), encoding)
     for r, prompt in enumerate(prompts):
         own = replace(config, seed=(config.seed + r) % 2**31)
         batch.join(Row(r, prompt, own, model, encoding, forced, alternatives, ends))
@@ -593,7 +593,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """What `main` does with its flags. Raises ValueError."""
-    from llm import chat, dial, tuned
+    from llm import chat, dial, lora, tuned
     from llm.checkpoint import load_model
 
     config = from_flags(SampleConfig, given)
@@ -605,6 +605,7 @@ def run(given: argparse.Namespace) -> None:
     model, encoding = load_model(paths.model_folder(base))
     if strengths:
         model = dial.dialled(model, base, strengths)
+        model = model if config.weights == "fp32" else lora.merged(model)
     if given.chat:
         found = chat.prompt(folder, encoding, messages_of(given), given.template)
         prompt, config = found.ids, replace(config, stop=(*config.stop, *found.stops))
@@ -616,6 +617,7 @@ def run(given: argparse.Namespace) -> None:
         print("".join(shown(encoding, id) for id in prompt), f"[{len(prompt)} tokens]", file=sys.stderr)
     if given.explain:
         ids, *_ = started(prompt, model.config.context_length, encoding)
+        model = quantised.smaller(model, config.weights)
         print_table(explain(next_logits(model, ids + forced), ids + forced, config, encoding, given.explain))
         return
     start, made, finish = time.perf_counter(), 0, "length"

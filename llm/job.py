@@ -125,8 +125,8 @@ def find_or_create(kind: str, config: type, given: argparse.Namespace, finished:
         raise ValueError(f"The run {run.name} exists with other settings: choose another name.")
     if run.status() == "finished":
         raise ValueError(finished.format(name=run.name))
-    if run.status() in ("stopped", "failed", "crashed"):
-        run.request_resume()
+    if "LLM_ATTEMPT" not in os.environ and run.status() in ("stopped", "failed", "crashed"):
+        run.request_resume()  # who was sent by the queue need not ask
     return run
 
 

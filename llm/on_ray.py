@@ -141,7 +141,8 @@ class Ray:
         for run in all_runs():
             if run.status() == "crashed" and (sent := times_sent(run)):
                 if sent < MOST_ATTEMPTS:
-                    run.next_attempt().append("queued", lost=run.node())
+                    begun = run.meta["created"]  # it keeps its place before those that came after it
+                    run.next_attempt().append("queued", lost=run.node(), since=begun)
                 else:
                     message = f"Lost {MOST_ATTEMPTS} times with its machine, the last time on {run.node()}: see log.txt."
                     step = max((event.get("step", 0) for event in run.events()), default=0)

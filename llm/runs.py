@@ -261,14 +261,16 @@ class Run:
         last = self.last_event()
         if last and last["kind"] == "end":
             return last["reason"]
-        if self.locked() or self.alive_elsewhere():
+        if self.locked():
             return "running"
-        return "crashed" if last and last["kind"] != "queued" else "waiting"
+        if not last or last["kind"] == "queued":
+            return "waiting"
+        return "running" if self.alive_elsewhere() else "crashed"
 
     def queued_at(self) -> float:
         """Since when it waits."""
         last = self.last_event()
-        return last["time"] if last else self.meta["created"]
+        return last.get("since", last["time"]) if last else self.meta["created"]
 
     # --- what a person may ask of it ----------------------------------------------------------------------------
 

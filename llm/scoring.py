@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from llm import chat, checkpoint, corpora, data, files, paths
+from llm import chat, checkpoint, corpora, data, files, paths, quantised
 from llm.distributed import best_device
 from llm.generate import evaluating, prompt_ids, shown
 from llm.model import GPT
@@ -188,6 +188,38 @@ def drawn_tokens(encoding: Tokenizer, ids: Sequence[int], found: Scores, most: i
     ]
 
 
+def by_weights(
+    model: GPT, encoding: Tokenizer, text: str | Sequence[int], most: int = 512
+) -> dict[str, dict[str, Any]]:
+    """The first `most` tokens of a text with the weights kept as fp32, bf16 and int8: what smaller weights cost.
+
+    {"fp32": {"loss", "perplexity", "tokens", "same" (share of places whose likeliest token is that of fp32), "bytes"}, ...}.
+    Remembered as long as the model is. Raises ValueError for a text of fewer than two tokens.
+    """
+    ids = (encoding.encode(text) if isinstance(text, str) else list(text))[:most]
+    if len(ids) < 2:
+        raise ValueError("The text is too short to compare weights on: at least 2 tokens are needed.")
+    kept = model.__dict__.setdefault("measured_by_weights", {})
+    if tuple(ids) in kept:
+        return kept[tuple(ids)]
+    found, first = {}, None
+    window = min(model.config.context_length, len(ids))
+    for weights in ("fp32", "bf16", "int8"):
+        other = quantised.smaller(model, weights)
+        scores = score_ids(other, ids, window, max(window // 2, 1))
+        first = scores.best if first is None else first
+        sums = totals(scores.logprobs, data.token_lengths(encoding)[np.asarray(ids)])
+        found[weights] = {
+            "loss": sums["loss"],
+            "perplexity": sums["perplexity"],
+            "tokens": sums["scored"],
+            "same": float((scores.best[1:] == first[1:]).mean()),
+            "bytes": quantised.size(other),
+        }
+    kept[tuple(ids)] = found
+    return found
+
+
 # --- texts, and the terminal
 
 
@@ -207,6 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--special", action="store_true", help="read strings like <|endoftext|> as special tokens"
     )
+    parser.add_argument(
+        "--by_weights", action="store_true", help="what bf16 and int8 weights cost on its first 512 tokens"
+    )
     given = parser.parse_args(arguments)
     try:
         text = sys.stdin.read() if given.text == "-" else files.read_text(Path(given.text)).text if given.text else None  # fmt: skip
@@ -214,10 +249,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             text = files.read_text(corpora.path(given.dataset)).text
             text = text if given.part == "all" else files.validation_part(text)
         text = text[: given.most or None]
-        rows = [
-            {"model": name, **scored_by(name, text, given.window, given.stride, given.special)}
-            for name in given.models
-        ]
+        score = (
+            (lambda name: by_weights(*checkpoint.load_model(paths.model_folder(name)), text))
+            if given.by_weights
+            else (lambda name: scored_by(name, text, given.window, given.stride, given.special))
+        )
+        rows = [{"model": name, **score(name)} for name in given.models]
     except (ValueError, OSError) as error:
         sys.exit(f"{error}")
     print(json.dumps(rows, indent=2))

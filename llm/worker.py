@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from llm import chat, dial, lora, paths, tuned
+from llm import chat, dial, lora, paths, quantised, tuned
 from llm.checkpoint import load_model
 from llm.config import SampleConfig, to_dict
 from llm.generate import Batch, Row, Step, evaluating, next_logits, prompt_ids, shown, started
@@ -95,6 +95,7 @@ OPERATIONS: dict[str, Callable | str] = {  # a "module:function" is imported whe
     "seen_pair": "llm.objectives:seen_pair",
     "adapter": "llm.lora:seen",
     "text_score": "llm.scoring:text_score",
+    "by_weights": "llm.scoring:by_weights",
     "copied": "llm.memory:check",
 }
 WITHOUT_ENCODING = ("seen_pair",)  # what it is asked of is ids already
@@ -126,6 +127,8 @@ class Stream:
 
 
 Mix = tuple[tuple[str, float], ...]  # adapters and how strongly they speak; () is the model alone
+Way = tuple[Mix, str]  # a mix, and what its weights are kept as: SampleConfig.weights
+COPIES = 2  # with smaller weights, of each model
 
 
 @dataclass(eq=False)
@@ -136,7 +139,8 @@ class Loaded:
     stamp: tuple
     model: GPT
     encoding: Tokenizer
-    batches: dict[Mix, Batch] = field(default_factory=dict)  # texts of one mix are decoded together
+    batches: dict[Way, Batch] = field(default_factory=dict)  # texts of one way are decoded together
+    smaller: dict[Way, GPT] = field(default_factory=dict)  # copies with bf16 or int8 weights, the last few
     streams: dict[Row, Stream] = field(default_factory=dict)
     adapted: GPT | None = None  # the same weights with adapters beside them
     adapters: dict[tuple, str] = field(default_factory=dict)  # (name, stamp) of each, and its label there
@@ -146,14 +150,15 @@ class Loaded:
         """Bytes of its weights."""
         own = sum(p.numel() * p.element_size() for p in self.model.parameters())
         parts = self.adapted.named_parameters() if self.adapted else ()
-        return own + sum(p.numel() * p.element_size() for name, p in parts if lora.in_adapter(name))
+        copies = sum(quantised.size(copy) for copy in self.smaller.values())
+        return own + copies + sum(p.numel() * p.element_size() for name, p in parts if lora.in_adapter(name))
 
     def label(self, base: str, name: str) -> str:
         """What an adapter is called on this model, where it is put when it is first asked for. Raises ValueError."""
         key = (name, tuned.adapter(name).stamp)
         if key not in self.adapters:
             self.adapted = self.adapted or lora.merged(self.model)
-            in_use = {label for mix in self.batches for label, _ in mix}
+            in_use = {label for mix, _ in self.batches for label, _ in mix}
             for old, label in list(self.adapters.items()):
                 if old[0] == name and label not in in_use:  # it was written again since
                     lora.remove(self.adapted, label)
@@ -163,22 +168,31 @@ class Loaded:
             self.adapters[key] = label
         return self.adapters[key]
 
-    def mixed(self, mix: Mix) -> GPT:
-        """The model as it answers with these adapters, until it is asked for another mix. No weight is touched."""
-        if not mix:
-            return self.model
-        lora.mix(self.adapted, dict(mix))
-        return self.adapted
+    def mixed(self, mix: Mix, weights: str = "fp32") -> GPT:
+        """The model as it answers with these adapters, until it is asked for another mix. No weight is touched.
 
-    def batch(self, mix: Mix) -> Batch:
-        """Where texts of this mix are made."""
-        if mix not in self.batches:
-            self.batches[mix] = Batch(self.mixed(mix), self.encoding, ROWS)
-        return self.batches[mix]
+        With smaller weights: a copy that has the adapters in its matrices.
+        """
+        if weights == "fp32":
+            if mix:
+                lora.mix(self.adapted, dict(mix))
+            return self.adapted if mix else self.model
+        way = (mix, weights)
+        made = self.smaller.pop(way, None)
+        if made is None:
+            made = quantised.smaller(lora.merged(self.mixed(mix)) if mix else self.model, weights)
+        self.smaller = {**dict(list(self.smaller.items())[1 - COPIES :]), way: made}
+        return made
+
+    def batch(self, way: Way) -> Batch:
+        """Where texts of this way are made."""
+        if way not in self.batches:
+            self.batches[way] = Batch(self.mixed(*way), self.encoding, ROWS)
+        return self.batches[way]
 
     def tidy(self) -> None:
         """Let go of the caches of mixes with no text left."""
-        self.batches = {mix: batch for mix, batch in self.batches.items() if batch.rows or batch.waiting}
+        self.batches = {way: batch for way, batch in self.batches.items() if batch.rows or batch.waiting}
 
 
 def text_ids(folder: Path, encoding: Tokenizer, text: str, special: bool) -> list[int]:
@@ -238,8 +252,10 @@ class Worker:
         function = operation(op)
         plain = dict(plain)
         found, mix = self.dialled(model, plain.pop("adapters", None))
-        asked = found.mixed(mix)
-        if mix and op not in BY_OUTPUT:
+        config = plain.get("config")
+        weights = config.weights if isinstance(config, SampleConfig) else "fp32"
+        asked = found.mixed(mix, weights)
+        if mix and weights == "fp32" and op not in BY_OUTPUT:
             asked = lora.merged(asked)
         if op in WITHOUT_ENCODING:
             return function(asked, **plain)
@@ -278,7 +294,7 @@ class Worker:
             if own.max_new_tokens > 0:
                 stream.rows.append(row)
         for row in stream.rows:
-            found.batch(mix).join(row)
+            found.batch((mix, row.config.weights)).join(row)
             found.streams[row] = stream
         if not stream.rows:  # max_new_tokens is 0
             deliver("end", None)
@@ -305,14 +321,15 @@ class Worker:
     def turn(self) -> None:
         """One more token for every text of every model, delivered."""
         for found in self._busy():
-            for mix, batch in list(found.batches.items()):
-                found.mixed(mix)  # the dials are one set for all: each mix sets them before its own step
+            for (mix, weights), batch in list(found.batches.items()):
+                if weights == "fp32":
+                    found.mixed(mix)  # the dials are one set for all: each mix sets them before its own step
                 try:
                     made = batch.step()
                 except Exception as error:  # the texts of this model cannot go on; those of others can
                     message = as_message(error)
                     failed = [found.streams.pop(row) for row in (*batch.rows, *batch.waiting)]
-                    del found.batches[mix]
+                    del found.batches[mix, weights]
                     for stream in dict.fromkeys(failed):
                         stream.rows = []
                         stream.deliver(*message)

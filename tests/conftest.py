@@ -27,13 +27,23 @@ for variable in ("SPACE_ID", "LLM_HOME"):
 _connect, _connect_ex = socket.socket.connect, socket.socket.connect_ex
 
 
+def _is_own(family: int, host: str) -> bool:
+    """Whether an address is one of this machine's: only those can be bound."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+            return host not in ("0.0.0.0", "::")
+        except OSError:
+            return False
+
+
 def _checked(own: socket.socket, address) -> None:
     """Refuse every address that is not this machine's: a test that needs the network tests the network."""
     if own.family not in (socket.AF_INET, socket.AF_INET6):
         return
     host = address[0]
     try:
-        allowed = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        allowed = host == "localhost" or ipaddress.ip_address(host).is_loopback or _is_own(own.family, host)
     except ValueError:
         allowed = False
     if not allowed:

@@ -2,7 +2,8 @@
 
 import os
 import random
-import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 pytest.importorskip("ray", reason="ray is not installed: pip install -r requirements-cluster.txt")
 
-from llm import dispatch, on_ray, paths
+from llm import dispatch, job, on_ray, paths
 from llm.config import ModelConfig, RunConfig, TrainConfig, to_dict
 from llm.runs import Run
 
@@ -54,7 +55,9 @@ def pumped(runs, until, limit):
     while time.time() < deadline and not until(runs):
         dispatch.pump()
         time.sleep(0.3)
-    assert until(runs), {run.name: (run.status(), run.attempts(), run.node()) for run in runs}
+    assert until(runs), dispatch.trouble() or {
+        run.name: (run.status(), run.attempts(), run.node()) for run in runs
+    }
 
 
 def processes_on(node):
@@ -74,47 +77,46 @@ def processes_on(node):
 
 
 def test_a_lost_node_costs_no_run_and_doubles_none(cluster):
-    """Twenty runs; a node dies with its two. One of their processes is dead, one only sleeps and wakes up later."""
-    runs = [tiny(f"r{i:02d}", steps=400, every=40) for i in range(20)]
+    """Twenty runs; a node dies with its two (Ray ends their processes); then a process of a lost attempt turns up again."""
+    runs = [tiny(f"r{i:02d}", steps=1500, every=100) for i in range(20)]
     lost = cluster.nodes_for_runs[1]
     at_work = {}
 
     def two_at_work(_):
         at_work.update(processes_on(lost.node_id))
         names = [
-            n for n, pid in at_work.items() if Path(f"/proc/{pid}").exists() and len(losses(Run.open(n))) > 50
+            n
+            for n, pid in at_work.items()
+            if Path(f"/proc/{pid}").exists() and len(losses(Run.open(n))) > 150
         ]
         return len(names) == 2
 
     pumped(runs, two_at_work, 120)
     names = sorted(n for n, pid in at_work.items() if Path(f"/proc/{pid}").exists())
-    dead, asleep = names
-    os.kill(at_work[asleep], signal.SIGSTOP)
     cluster.remove_node(lost, allow_graceful=False)
-    os.kill(at_work[dead], signal.SIGKILL)
     pumped(
         runs,
-        lambda runs: all(Run.open(n).attempts() > 1 and len(losses(Run.open(n))) > 60 for n in names),
+        lambda runs: all(Run.open(n).attempts() > 1 and Run.open(n).status() == "running" for n in names),
         120,
     )
-    os.kill(at_work[asleep], signal.SIGCONT)  # the machine was not dead after all
+    ghost = subprocess.run(
+        [sys.executable, "-m", "llm.train", names[0]],
+        cwd=paths.ROOT, env=os.environ | {"LLM_ATTEMPT": "1", "LLM_NODE": "of the dead"}, check=False,
+    )  # fmt: skip
+    assert ghost.returncode == job.GIVEN_UP
     pumped(runs, lambda runs: all(run.status() in ("finished", "failed") for run in runs), 420)
     for run in runs:
         raw = run.read()[0]
         ends = [event for event in raw if event["kind"] == "end"]
         assert len(ends) == 1 and ends[0]["reason"] == "finished", (run.name, ends)
-        assert [event["step"] for event in run.events() if event["kind"] == "step"] == list(range(1, 401))
+        assert [event["step"] for event in run.events() if event["kind"] == "step"] == list(range(1, 1501))
         starts = [event["attempt"] for event in raw if event["kind"] == "starting"]
-        assert starts == sorted(set(starts)) and len(starts) == (2 if run.name in names else 1)
+        assert starts == sorted(set(starts)) and len(starts) >= (2 if run.name in names else 1)
     whole = losses(runs[-1])
     for name in names:
         resumed = next(event for event in Run.open(name).read()[0] if event["kind"] == "resume")
-        assert resumed["step"] >= 40, "it went on from a checkpoint"
+        assert resumed["step"] >= 100, "it went on from a checkpoint"
         assert losses(Run.open(name)) == whole  # to the bit
-    deadline = time.time() + 20
-    while time.time() < deadline and Path(f"/proc/{at_work[asleep]}").exists():
-        time.sleep(0.2)
-    assert not Path(f"/proc/{at_work[asleep]}").exists(), "who was given up ends"
 
 
 def losses(run):

@@ -15,7 +15,7 @@ import gradio as gr
 
 from llm import chat, engine, paths, tokenizer, tuned
 from llm.config import SampleConfig, from_dict, knobs, to_dict, to_flags
-from ui import afar, forms, pickers
+from ui import afar, forms, pickers, weights
 from ui.figures import playground as figures
 from ui.figures.base import escape, message, utf16
 from ui.parts import Choice, intro, plain_errors, section, show_code
@@ -35,7 +35,15 @@ SLIDERS = {  # range and step on the page; any value of the knob's own range can
     "min_p": (0, 1, 0.01),
     "repetition_penalty": (1, 2, 0.05),
 }
-EACH = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")  # A and B have their own
+EACH = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "seed",
+    "weights",
+)  # A and B have their own
 BOTH = ("max_new_tokens", "stop", "stop_at_eot")
 SETTINGS = 2 * len(EACH) + len(
     BOTH
@@ -47,6 +55,7 @@ LABELS = {
     "min_p": "Min-p",
     "max_new_tokens": "Maximum length",
     "stop": "Stop strings",
+    "weights": "Weights",
 }
 HTML = """<div class="pg"><div class="pg-legend" aria-label="Colour scale: the model's own probability of each token">
 <span>Probability</span><i class="pg-p0">below 1 %</i><i class="pg-p1">1–5 %</i><i class="pg-p2">5–25 %</i>
@@ -573,6 +582,8 @@ def setting(view: View, name: str, side: str = "", value: Any = None) -> gr.comp
         widget = gr.Slider(low, high, step=step, **options)
     elif knob.kind is bool:
         widget = gr.Checkbox(**options)
+    elif knob.choices:
+        widget = gr.Radio(list(knob.choices), **options)
     elif knob.kind is tuple:
         widget = gr.Textbox(
             lines=2, **options | {"info": r"Each line ends the text where it occurs; \n is a line break"}
@@ -591,6 +602,7 @@ def settings(view: View, side: str = "", **values: Any) -> list[gr.components.Co
     }
     with gr.Row():
         found |= {name: setting(view, name, side, values.get(name)) for name in ("top_k", "seed")}
+    found["weights"] = setting(view, "weights", side, values.get("weights"))
     return [found[name] for name in EACH]
 
 
@@ -784,6 +796,7 @@ def build(view: View) -> None:
                     gr.HTML("<p class='pg-side'>Setting B</p>", padding=False)
                     with gr.Group(elem_classes="pg-set"):
                         b = settings(view, "b_", temperature=0.2)
+                costs = gr.HTML("", padding=False, visible=False, elem_id="playground-weights-costs")
                 with gr.Accordion("Where it ends, special tokens", open=False, elem_classes="lab-quiet"):
                     stops, at_eot = setting(view, "stop"), setting(view, "stop_at_eot")
                     special = gr.Checkbox(
@@ -820,6 +833,7 @@ def build(view: View) -> None:
     wire_dials(view, model, on, link, [panel, told, names, *sliders])
     wire_chat(view, model, on, template, prompt, fresh, chatting, start)
     wire(view, asked, start, out, place, opened_table, line_out, link, run, stop, hints)
+    wire_weights(view, [model, compare, a[-1], b[-1]], costs)
     compare.change(
         lambda on: (gr.update(visible=bool(on)), side_title(on)), compare, [other, title],
         queue=False, api_visibility="private", show_progress="hidden",
@@ -844,6 +858,15 @@ def wire_dials(view: View, model, on, link, panel) -> None:
 def refreshed_dials(model: object, link: str, names: str, *values: Any) -> list[Any]:
     """The dials when the tab is chosen again: an adapter that was trained meanwhile has one too."""
     return dials(model, linked(names, *values) or link)
+
+
+def wire_weights(view: View, asked, costs) -> None:
+    """Connect the choice of weights: what smaller ones cost is measured when one is chosen."""
+    view.on_load(weights.told, costs, asked, slow=True)
+    gr.on(
+        [one.change for one in asked], weights.told, asked, costs,
+        trigger_mode="always_last", api_visibility="private", show_progress="minimal",
+    )  # fmt: skip
 
 
 def wire_chat(view: View, model, on, template, prompt, fresh, chatting, start) -> None:
