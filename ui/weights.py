@@ -13,7 +13,6 @@ from ui import afar
 from ui.figures.base import escape, message, number, size, table
 
 CHARACTERS = 4_000  # of the text; the engine reads the first 512 tokens of it
-NAMES = {"fp32": "fp32, 4 bytes", "bf16": "bf16, 2 bytes", "int8": "int8, 1 byte"}
 
 
 def text_for(model: str) -> tuple[str, str]:
@@ -54,16 +53,20 @@ def drawn(found: dict[str, dict[str, Any]], dataset: str, chosen: list[object]) 
         worse = 100 * (one["loss"] / whole["loss"] - 1) if whole["loss"] else math.nan
         rows.append(
             [
-                f"{NAMES[weights]}{' (chosen)' if weights in chosen else ''}",
+                f"{weights}{' ← chosen' if weights in chosen else ''}",
                 number(one["perplexity"]),
                 "" if weights == "fp32" else f"{worse:+.2f} %",
                 "" if weights == "fp32" else f"{100 * one['same']:.1f} %",
                 size(one["bytes"]),
             ]
         )
-    shown = table(["Weights", "Perplexity", "Loss, against fp32", "Same likeliest token", "Memory"], rows)
+    shown = table(
+        ["Weights", "Perplexity", "Loss, against fp32", "Same likeliest token", "Memory"],
+        rows,
+        numeric=range(1, 5),
+    )
     return (
-        f"<div class='pg-weights'>{shown}<p class='pg-aside'>Measured now on {whole['tokens']:,} held-out tokens of "
-        f"{escape(dataset)}. int8: each row of a matrix has a scale, and its numbers are rounded to 255 steps of it; the "
-        "token table below and the text above use the weights chosen.</p></div>"
+        f"<h3 class='pg-side'>What smaller weights cost</h3>{shown}<p class='pg-aside'>Measured now on {whole['tokens']:,} held-out tokens of "
+        f"{escape(dataset)}. int8: each row of a matrix has a scale, and its numbers are rounded to 255 steps of it; "
+        "the text above and the token table below use the weights that are chosen.</p>"
     )

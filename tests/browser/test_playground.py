@@ -16,11 +16,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from llm import generate
+from llm import generate, scoring
 from llm.checkpoint import load_model, save_model
 from llm.config import ModelConfig, SampleConfig
 from llm.model import GPT
 from llm.tokenizer import ByteTokenizer
+from ui import weights
+from ui.figures.base import number
 from ui.figures.playground import percent
 
 TABS = "playground"  # what the page is built with
@@ -298,6 +300,29 @@ def test_two_settings_side_by_side(playground, models):
         expected = generate.complete(loaded, BYTE, ["abc"], replace(config, max_new_tokens=30))[0]
         assert page.text_content(f"#playground-text-{side} .pg-new") == expected
     assert len(page.locator("#playground-command .cm-line").all_text_contents()) == 2
+
+
+def test_smaller_weights_beside_whole_ones_with_what_they_cost(playground, models):
+    page = playground("babble", "abc", wait=False, **{"playground.compare": "true", "playground.b_weights": "int8", "playground.max_new_tokens": "30", "playground.b_temperature": "0.7"})  # fmt: skip
+    page.wait_for_selector("#playground-text-b .pg-token", state="attached")
+    wait_till_still(page)
+    loaded, _ = load_model(models / "babble")
+    for side, config in (("a", SampleConfig()), ("b", SampleConfig(weights="int8"))):
+        expected = generate.complete(loaded, BYTE, ["abc"], replace(config, max_new_tokens=30))[0]
+        assert page.text_content(f"#playground-text-{side} .pg-new") == expected
+    page.wait_for_selector("#playground-weights-costs table")
+    text, dataset = weights.text_for("babble")
+    found = scoring.by_weights(loaded, BYTE, text)
+    for row, kind in enumerate(("fp32", "bf16", "int8")):
+        cells = page.locator(
+            f"#playground-weights-costs tbody tr:nth-child({row + 1}) td"
+        ).all_text_contents()
+        assert cells[0].startswith(kind) and cells[1] == number(found[kind]["perplexity"])
+    assert dataset == "stories" and "511 held-out tokens of stories" in page.text_content(
+        "#playground-weights-costs"
+    )
+    page.locator("#playground-b_weights label").first.click()  # fp32 again: nothing is saved, nothing is told
+    page.wait_for_selector("#playground-weights-costs", state="hidden")
 
 
 def test_what_the_model_writes_is_shown_letter_by_letter(playground):

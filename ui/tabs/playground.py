@@ -69,12 +69,10 @@ ORDER = (
     "the kept probabilities are made to sum to 1 and one token is drawn. The penalty counts each token of the text once, "
     "the prompt's too."
 )
-CODE = tuple(
-    f"llm.generate:{name}"
-    for name in (
-        "penalise", "at_temperature", "keep_top_k", "keep_top_p", "keep_min_p", "keep_largest", "probabilities", "draw",
-    )
+SAMPLING = (
+    "penalise", "at_temperature", "keep_top_k", "keep_top_p", "keep_min_p", "keep_largest", "probabilities", "draw",
 )  # fmt: skip
+CODE = (*(f"llm.generate:{name}" for name in SAMPLING), "llm.quantised:rounded")
 TALK = 7  # the place of the conversation among what is asked; the browser holds it
 WITH_TALK = f"(...values) => {{ values[{TALK}] = window.lab.playground?.talk() ?? '{{}}'; return values; }}"
 WRITE_ANEW = "(chat) => { if (!chat) document.getElementById('playground-generate')?.click(); }"
@@ -796,7 +794,6 @@ def build(view: View) -> None:
                     gr.HTML("<p class='pg-side'>Setting B</p>", padding=False)
                     with gr.Group(elem_classes="pg-set"):
                         b = settings(view, "b_", temperature=0.2)
-                costs = gr.HTML("", padding=False, visible=False, elem_id="playground-weights-costs")
                 with gr.Accordion("Where it ends, special tokens", open=False, elem_classes="lab-quiet"):
                     stops, at_eot = setting(view, "stop"), setting(view, "stop_at_eot")
                     special = gr.Checkbox(
@@ -812,6 +809,7 @@ def build(view: View) -> None:
                     "", html_template=HTML, js_on_load=SCRIPT.read_text(encoding="utf-8"), apply_default_css=False, elem_id="playground-out",
                 )  # fmt: skip
             with gr.Column(elem_classes="pg-more"):
+                costs = gr.HTML("", padding=False, visible=False, elem_id="playground-weights-costs")
                 section("The next token, opened", ORDER)
                 place = gr.State({})
                 opened_table = gr.HTML(
