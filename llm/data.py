@@ -11,16 +11,19 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from llm import corpora, files, paths, tokenizer
+from llm import commands, corpora, files, paths, tokenizer
 from llm.config import TrainConfig
 
+LARGE = 32_000_000  # bytes of a file above which it is not read whole
 CHUNK = 1_000_000  # characters encoded at once, so that a large file needs little memory
 # Places where the published patterns cut a text whatever comes before and after: before a space that ends a word,
 # and between a letter or digit and a line end or an East Asian stop.
@@ -52,16 +55,60 @@ def load(dataset: str, encoding: tokenizer.Tokenizer) -> Text:
     dtype = np.dtype(np.uint16 if encoding.vocab_size <= 2**16 else np.uint32)
     ids, notes = _cached(place, dtype)
     if ids is None:
-        read = files.read_text(path)
-        notes = read.notes
         try:
-            _keep(place, (np.array(part, dtype) for part in encoded(read.text, encoding)), notes)
-            ids, notes = _cached(place, dtype)
+            ids, notes = _encoded_file(path, encoding, place, dtype)
         except OSError:  # the disk is full or read-only: the ids stay in memory only
-            ids = np.concatenate(
-                [np.empty(0, dtype), *(np.array(p, dtype) for p in encoded(read.text, encoding))]
-            )
+            read = files.read_text(path)
+            ids, notes = np.concatenate([*arrays([read.text], encoding, dtype)]), read.notes
     return Text(dataset, encoding.name, ids, tuple(notes))
+
+
+def _encoded_file(
+    path: Path, encoding: tokenizer.Tokenizer, place: Path, dtype: np.dtype
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The ids of a file, written to `place` and mapped from there; a large one is read and encoded a piece at a time."""
+    if path.stat().st_size > LARGE:
+        try:
+            _keep(place, arrays(files.pieces(path), encoding, dtype), ())
+            return _cached(place, dtype)
+        except files.NotPlain:
+            pass
+    read = files.read_text(path)
+    _keep(place, arrays([read.text], encoding, dtype), read.notes)
+    return _cached(place, dtype)
+
+
+def arrays(texts: Iterable[str], encoding: tokenizer.Tokenizer, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """The ids of a text that comes in pieces, cut anywhere; encoded by as many threads as this process has cores.
+
+    Joined they are the ids of the whole. Never more than a few pieces are held at once.
+    """
+    threads = commands.threads()
+
+    def ids_of(part: str) -> np.ndarray:
+        return np.asarray(encoding.encode_whole(part)).astype(dtype)
+
+    with ThreadPoolExecutor(threads) as pool:
+        under_way: deque[Future] = deque()
+        for part in safe_parts(texts, encoding):
+            under_way.append(pool.submit(ids_of, part))
+            if len(under_way) > 2 * threads:
+                yield under_way.popleft().result()
+        for one in under_way:
+            yield one.result()
+
+
+def safe_parts(texts: Iterable[str], encoding: tokenizer.Tokenizer) -> Iterator[str]:
+    """The text that comes in pieces, cut where the ids stay what they were."""
+    cut = cut_of(encoding)
+    left = ""
+    for text in texts:
+        left += text
+        if cut and len(left) > CHUNK:
+            *whole, left = chunks(left, CHUNK, cut)
+            yield from whole
+    if left:
+        yield left
 
 
 def encoding_of(dataset: str, name: str) -> tokenizer.Tokenizer:
@@ -139,14 +186,18 @@ def token_lengths(encoding: tokenizer.Tokenizer) -> np.ndarray:
     return np.array([len(_bytes_of(encoding, i)) for i in range(encoding.vocab_size)])
 
 
+def cut_of(encoding: tokenizer.Tokenizer) -> re.Pattern[str] | None:
+    """Where a text may be cut before it is encoded without another id coming out; None: nowhere."""
+    if encoding.kind in ("byte", "char") or getattr(encoding, "pattern", "") in PATTERNS:
+        return SAFE_CUT
+    return DOCUMENT_CUT if encoding.kind == "hf" or tokenizer.EOT in encoding.special_tokens else None
+
+
 def encoded(text: str, encoding: tokenizer.Tokenizer, size: int = CHUNK) -> Iterator[list[int]]:
     """The ids of a text, a piece of it at a time; joined they are `encoding.encode(text, special=True)`."""
-    known = encoding.kind in ("byte", "char") or getattr(encoding, "pattern", "") in PATTERNS
-    if known or encoding.kind == "hf" or tokenizer.EOT in encoding.special_tokens:
-        for part in chunks(text, size, SAFE_CUT if known else DOCUMENT_CUT):
-            yield encoding.encode(part, special=True)
-    else:
-        yield encoding.encode(text, special=True)
+    cut = cut_of(encoding)
+    for part in chunks(text, size, cut) if cut else [text]:
+        yield encoding.encode(part, special=True)
 
 
 def chunks(text: str, size: int = CHUNK, cut: re.Pattern[str] = SAFE_CUT) -> Iterator[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import math
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -116,6 +118,34 @@ def text_of(data: bytes) -> Read:
             f"There is no text in it, only {len(data)} bytes of blanks." if data else "The file is empty."
         )
     return Read(text, (*notes, *line_notes))
+
+
+class NotPlain(Exception):
+    """A file that cannot be read a piece at a time: it is no UTF-8 throughout, or has line ends or characters to look into."""
+
+
+def pieces(path: Path, size: int = 8_000_000) -> Iterator[str]:
+    """A large file's text, about `size` bytes at a time: what `read_text` gives, without ever holding the whole.
+
+    Raises NotPlain, at the latest with the last piece, for what only `read_text` can deal with.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open(path, "rb") as f:
+        start = f.read(SAMPLE)
+        if start.startswith((b"\xef\xbb\xbf", *WIDE_MARKS)):
+            raise NotPlain
+        f.seek(0)
+        while data := f.read(size):
+            if b"\0" in data or b"\r" in data or _controls(data) > MANY_CONTROLS * len(data):
+                raise NotPlain
+            try:
+                yield decoder.decode(data)
+            except UnicodeDecodeError:
+                raise NotPlain from None
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise NotPlain from None
 
 
 def refuse_binary(data: bytes) -> None:

@@ -116,6 +116,10 @@ class Tokenizer:
             ids += [self.special_tokens[part]] if part in self.special_tokens else self._encode_plain(part)
         return ids
 
+    def encode_whole(self, text: str) -> Sequence[int]:
+        """The ids of a text with its special strings, as an array where the library makes one: for texts of megabytes."""
+        return self.encode(text, special=True)
+
     def _encode_plain(self, text: str) -> list[int]:
         raise NotImplementedError
 
@@ -221,6 +225,11 @@ class BPETokenizer(Tokenizer):
         if special:
             return self._encoding.encode(text, allowed_special="all")
         return self._encoding.encode_ordinary(text)
+
+    def encode_whole(self, text: str) -> Sequence[int]:
+        text = clean(text)
+        _refuse_long_blanks(text)
+        return self._encoding.encode_to_numpy(text, allowed_special="all")
 
     def pieces(self, text: str) -> list[str]:
         """The text cut by the split pattern: merges never cross from one piece to the next."""

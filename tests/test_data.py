@@ -89,6 +89,35 @@ def test_encoding_in_pieces_gives_the_ids_of_the_whole(name, encoding):
     assert cut > 20  # the texts really were cut
 
 
+@pytest.mark.parametrize("name, encoding", encodings(), ids=lambda v: v if isinstance(v, str) else "")
+def test_a_large_file_is_read_and_encoded_in_pieces_to_the_same_ids(name, encoding, monkeypatch, tmp_path):
+    """Pieces cut anywhere, in the middle of a character too."""
+    rng = random.Random(1)
+    monkeypatch.setattr(data, "CHUNK", 9)
+    monkeypatch.setattr(data, "LARGE", 0)
+    really = files.pieces
+    monkeypatch.setattr(files, "pieces", lambda path: really(path, 7))
+    plain = [piece for piece in PIECES if "\r" not in piece and not files._controls(piece.encode())]
+    for number in range(20):
+        text = "".join(rng.choices(plain, k=rng.randint(20, 60))) + "end"
+        (paths.datasets() / f"t{number}.txt").write_bytes(text.encode())
+        assert data.load(f"t{number}", encoding).ids.tolist() == encoding.encode(text, special=True), text
+
+
+@pytest.mark.parametrize(
+    "odd", [b"\r\nx", "caf\xe9".encode("cp1252"), "\ufeffx".encode(), "x\u00e9".encode()[:-1]]
+)
+def test_a_large_file_that_is_not_plain_is_read_as_any_other(odd, monkeypatch):
+    monkeypatch.setattr(data, "LARGE", 0)
+    content = odd + b" and so on" if odd[:1] == b"\xef" else b"One two three. " * 3 + odd
+    (paths.datasets() / "odd.txt").write_bytes(content)
+    with pytest.raises(files.NotPlain):
+        list(files.pieces(paths.datasets() / "odd.txt"))
+    gpt2, read = tokenizer.get("gpt2"), files.read_text(paths.datasets() / "odd.txt")
+    loaded = data.load("odd", gpt2)
+    assert loaded.ids.tolist() == gpt2.encode(read.text, special=True) and loaded.notes == tuple(read.notes)
+
+
 def test_texts_without_a_safe_place_stay_whole_and_nothing_is_lost():
     for text in ("\n" * 50, "!" * 50, "12345" * 10, "\r\n" * 30, "aaaa" * 20, ""):
         assert "".join(data.chunks(text, 3)) == text
