@@ -1,6 +1,6 @@
 """`make bench`: run the benchmarks one after the other and write docs/performance.md from their JSON.
 
-    python -m bench.report [--only page train tune generate sample look evaluate open]
+    python -m bench.report [--only page train tune generate sample look evaluate open data growth losses]
 
 Also what the benchmarks share: the machine in words, a median with its spread, and one way to print.
 """
@@ -22,11 +22,31 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "docs" / "performance.json"
-BENCHES = ("page", "train", "tune", "generate", "sample", "look", "evaluate", "open")
+BENCHES = (
+    "page",
+    "train",
+    "tune",
+    "generate",
+    "sample",
+    "look",
+    "evaluate",
+    "open",
+    "data",
+    "growth",
+    "losses",
+)
+FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_vnni",
+    "amx_bf16",
+    "amx_int8",
+)  # of a processor, that matter here
 PACKAGES = ("torch", "gradio", "transformers", "peft", "lm_eval", "llms-from-scratch", "playwright")
 
 
-DURATIONS = ("ms", "µs")  # units of which less is better
+DURATIONS = ("ms", "µs", "s", "MB", "times the file")  # units of which less is better
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -42,20 +62,36 @@ def machine() -> dict[str, Any]:
             names[name] = version(name)
         except PackageNotFoundError:
             continue
-    model = platform.processor() or platform.machine()
+    model, flags = platform.processor() or platform.machine(), []
     if (info := Path("/proc/cpuinfo")).exists():
         lines = info.read_text().splitlines()
         model = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), model)
+        has = next((x.split() for x in lines if x.startswith("flags")), [])
+        flags = [flag for flag in FLAGS if flag in has]
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
         "date": time.strftime("%Y-%m-%d"),
+        "commit": commit(),
         "processor": model,
+        "flags": flags,
         "cores": os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
         "load_at_start": load,
         "packages": names,
     }
+
+
+def commit() -> str:
+    """The commit that is measured, with a + when files differ from it; "" outside a repository."""
+    ask = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*ask, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    if head.returncode:
+        return ""
+    changed = subprocess.run(
+        [*ask, "status", "--porcelain", "llm", "ui", "bench"], capture_output=True, text=True
+    )
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def print_json(result: dict[str, Any]) -> None:
@@ -104,6 +140,9 @@ TITLES = {
     "sample": "## One sampling step over 50,257 logits, microseconds",
     "look": "## Every attention map of a text, milliseconds",
     "evaluate": "## Scoring: questions or tokens a second",
+    "data": "## From a text file to all batches of one pass: megabytes a second, and memory",
+    "growth": "## Cost as work grows",
+    "losses": "## The same losses",
     "open": "## Opening a real model: seconds, and the memory it takes at most",
 }
 
@@ -120,7 +159,8 @@ def page(results: dict[str, dict[str, Any]]) -> str:
         packages = ", ".join(f"{k} {v}" for k, v in where["packages"].items())
         lines += ["", TITLES[name], ""]
         lines.append(
-            f"{where['date']}, {where['processor']}, {where['cores']} cores, {where['system']}, Python "
+            f"{where['date']}{', commit ' + where['commit'] if where.get('commit') else ''}, {where['processor']} "
+            f"({' '.join(where.get('flags', [])) or 'flags not kept'}), {where['cores']} cores, {where['system']}, Python "
             f"{where['python']}, {packages}; load before the start {where['load_at_start']:.1f}."
         )
         if note := result.get("note"):

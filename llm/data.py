@@ -19,6 +19,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from llm import commands, corpora, files, paths, tokenizer
 from llm.config import TrainConfig
@@ -258,7 +259,14 @@ class Windows:
 
     def inputs_and_targets(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Window numbers (B,) -> inputs (B, T) and, shifted by one, targets (B, T)."""
-        return rows_at(self.ids, self.start_of(numbers), self.context_length)
+        return shifted(self.stretches[self.start_of(numbers)])
+
+    @cached_property
+    def stretches(self) -> np.ndarray:
+        """(max(0, N - T), T + 1): the T + 1 tokens from every place on, a view that holds no memory of its own."""
+        if len(self.ids) <= self.context_length:
+            return np.empty((0, self.context_length + 1), self.ids.dtype)
+        return sliding_window_view(self.ids, self.context_length + 1)
 
 
 @dataclass(frozen=True)
@@ -294,7 +302,14 @@ class DocumentWindows:
 
     def inputs_and_targets(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Window numbers (B,) -> inputs (B, T) and, shifted by one, targets (B, T)."""
-        return rows_at(self.ids, self.start_of(numbers), self.context_length)
+        return shifted(self.stretches[self.start_of(numbers)])
+
+    @cached_property
+    def stretches(self) -> np.ndarray:
+        """(max(0, N - T), T + 1): the T + 1 tokens from every place on, a view that holds no memory of its own."""
+        if len(self.ids) <= self.context_length:
+            return np.empty((0, self.context_length + 1), self.ids.dtype)
+        return sliding_window_view(self.ids, self.context_length + 1)
 
 
 AnyWindows = Windows | DocumentWindows
@@ -315,9 +330,9 @@ def document_begins(ids: np.ndarray, encoding: tokenizer.Tokenizer) -> np.ndarra
     return np.union1d([0], begins[begins < len(ids)]).astype(np.int64)
 
 
-def rows_at(ids: np.ndarray, starts: np.ndarray, T: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where windows begin (B,) -> inputs (B, T) and, shifted by one, targets (B, T)."""
-    rows = ids[starts[:, None] + np.arange(T + 1)].astype(np.int64)
+def shifted(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """T + 1 tokens a row (B, T + 1) -> inputs (B, T) and, shifted by one, targets (B, T)."""
+    rows = rows.astype(np.int64)
     return rows[:, :-1], rows[:, 1:]
 
 
@@ -443,7 +458,9 @@ def alike(batches: Batches, lengths: Sequence[int], step: int) -> np.ndarray:
 @lru_cache(maxsize=2)
 def order(n_windows: int, epoch: int, seed: int, shuffle: bool) -> np.ndarray:
     """The windows in the order of one pass: (W,), read only."""
-    drawn = np.random.default_rng((seed, epoch)).permutation(n_windows) if shuffle else np.arange(n_windows)
+    drawn = np.arange(n_windows, dtype=np.int32 if n_windows < 2**31 else np.int64)
+    if shuffle:
+        np.random.default_rng((seed, epoch)).shuffle(drawn)
     drawn.setflags(write=False)
     return drawn
 

@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -399,10 +398,15 @@ def test_more_processes_than_rows_add_nothing():
     train.update(one, objective, run_config.train, ONE, "fp32")
     idle, objective = start(run_config)
     gathered = []
-    second = SimpleNamespace(
-        rank=1, size=2, device=torch.device("cpu"), sum=lambda values: values,
-        sum_gradients=lambda model: gathered.append([p.grad for p in model.parameters()]),
-    )  # fmt: skip
+
+    class Second(World):
+        def sum(self, values):
+            return values
+
+        def sum_gradients(self, model):
+            gathered.append([p.grad for p in model.parameters()])
+
+    second = Second(1, 2, torch.device("cpu"))
     assert train.update(idle, objective, run_config.train, second, "fp32")["loss"] == 0.0
     assert all(g is not None and not g.any() for g in gathered[0])
 
