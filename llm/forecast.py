@@ -36,8 +36,8 @@ def flops_per_token(config: ModelConfig) -> int:
     return 6 * matrices + 12 * config.n_layer * config.n_head * config.head_dim * config.context_length
 
 
-def memory(config: ModelConfig, optimizer: str, saved_per_window: float, rows: int) -> dict[str, int]:
-    """Bytes of training in fp32: weights, gradients, the optimizer's averages, and what backward needs of `rows` windows.
+def memory(config: ModelConfig, optimizer: str, activations: int) -> dict[str, int]:
+    """Bytes of training in fp32: weights, gradients, the optimizer's averages, and what backward needs of the forward pass.
 
     AdamW keeps two averages a weight; Muon keeps one, for the matrices inside the blocks.
     """
@@ -48,7 +48,7 @@ def memory(config: ModelConfig, optimizer: str, saved_per_window: float, rows: i
         "weights": weights,
         "gradients": weights,
         "optimizer": 2 * weights - matrices,
-        "activations": int(saved_per_window * rows),
+        "activations": activations,
     }
 
 
@@ -69,6 +69,14 @@ def saved_bytes(model: GPT, forward: Callable[[], Any], number_format: str) -> i
     ):
         forward()
     return sum(kept.values())
+
+
+def saved_by(model: GPT, windows: int, number_format: str) -> int:
+    """`saved_bytes` of so many windows of random tokens."""
+    idx = torch.randint(
+        model.config.vocab_size, (windows, model.config.context_length + 1), device=model.device
+    )
+    return saved_bytes(model, lambda: losses.next_token(model(idx[:, :-1]), idx[:, 1:]), number_format)
 
 
 def step_seconds(model: GPT, train: TrainConfig, rows: int, number_format: str) -> float:
@@ -120,8 +128,9 @@ def _measured(config: RunConfig, threads: int) -> dict[str, Any]:
     accumulation = train.grad_accumulation if rows == train.batch_size else 1
     model = GPT(model_config).to(device)
     precision.prepare(model, number_format)
-    idx = torch.randint(model_config.vocab_size, (1, model_config.context_length + 1), device=device)
-    saved = saved_bytes(model, lambda: losses.next_token(model(idx[:, :-1]), idx[:, 1:]), number_format)
+    together = train.batch_size // train.grad_accumulation
+    few = [saved_by(model, windows, number_format) for windows in ((together,) if together < 3 else (2, 3))]
+    saved = few[0] + (few[-1] - few[0]) * max(together - 2, 0)  # what all windows share counts once
     seconds = step_seconds(
         model, replace(train, grad_accumulation=accumulation, batch_size=rows), rows, number_format
     )
@@ -132,7 +141,7 @@ def _measured(config: RunConfig, threads: int) -> dict[str, Any]:
         "tokens": tokens * train.max_steps,
         "flops_per_step": flops,
         "flops": flops * train.max_steps,
-        "memory": memory(model_config, train.optimizer, saved, train.batch_size // train.grad_accumulation),
+        "memory": memory(model_config, train.optimizer, saved),
         "seconds_per_step": seconds * train.batch_size / rows,
         "seconds": seconds * train.batch_size / rows * train.max_steps,
         "measured_rows": rows,

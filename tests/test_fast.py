@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from llm import fast
+from bench import losses
+from llm import fast, precision
 from llm.config import ModelConfig
 from llm.model import GPT, Attention, causal_mask, rope_angles, rope_rates, rotate
 
@@ -79,3 +80,13 @@ def test_the_model_writes_the_same_either_way(monkeypatch):
         assert len(used) == 7
     model(idx)
     assert len(used) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not precision.multiplies_bf16(), reason="this processor does not multiply bf16 in hardware"
+)
+def test_the_fast_way_learns_like_the_exact_one():
+    """Over 1,000 steps of the shipped stories its mean lies within two standard deviations of three fp32 seeds."""
+    apart, allowed = losses.within(losses.compared(1000))
+    assert apart <= allowed

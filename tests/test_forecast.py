@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from llm import checkpoint, forecast, lora, paths, tokenizer
+from llm import checkpoint, forecast, lora, paths, precision, tokenizer
 from llm.config import ModelConfig, RunConfig, TrainConfig, TuneConfig, to_flags
 from llm.model import GPT
 
@@ -109,3 +109,15 @@ def test_a_way_that_the_model_cannot_learn_is_left_out():
     run = config(trained="all")
     too_wide = replace(run, tune=replace(run.tune, lora_rank=17))
     assert set(forecast.forecast(too_wide, 1, tuning=True)["ways"]) == {"all"}
+
+
+@pytest.mark.parametrize("number_format", ["fp32", "bf16"])
+@pytest.mark.parametrize("rows", [1, 2, 8])
+def test_the_memory_of_a_forward_pass_is_forecast_from_two_small_ones(number_format, rows):
+    """What all windows share (in bf16 the weights' own copies) counts once, however many windows there are."""
+    shape = ModelConfig(vocab_size=300, n_layer=2, n_head=2, n_embd=48, context_length=32)
+    train = TrainConfig(batch_size=rows, precision=number_format)
+    said = forecast.forecast(RunConfig(model=shape, train=train), threads=1)["memory"]["activations"]
+    model = GPT(shape)
+    precision.prepare(model, number_format)
+    assert said == pytest.approx(forecast.saved_by(model, rows, number_format), rel=0.02)
