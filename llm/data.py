@@ -54,7 +54,7 @@ def load(dataset: str, encoding: tokenizer.Tokenizer) -> Text:
     path = corpora.path(dataset)
     place = _place(path, encoding)
     dtype = np.dtype(np.uint16 if encoding.vocab_size <= 2**16 else np.uint32)
-    ids, notes = _cached(place, dtype)
+    ids, notes = cached(place, dtype)
     if ids is None:
         try:
             ids, notes = _encoded_file(path, encoding, place, dtype)
@@ -70,13 +70,13 @@ def _encoded_file(
     """The ids of a file, written to `place` and mapped from there; a large one is read and encoded a piece at a time."""
     if path.stat().st_size > LARGE:
         try:
-            _keep(place, arrays(files.pieces(path), encoding, dtype), ())
-            return _cached(place, dtype)
+            keep(place, arrays(files.pieces(path), encoding, dtype), ())
+            return cached(place, dtype)
         except files.NotPlain:
             pass
     read = files.read_text(path)
-    _keep(place, arrays([read.text], encoding, dtype), read.notes)
-    return _cached(place, dtype)
+    keep(place, arrays([read.text], encoding, dtype), read.notes)
+    return cached(place, dtype)
 
 
 def arrays(texts: Iterable[str], encoding: tokenizer.Tokenizer, dtype: np.dtype) -> Iterator[np.ndarray]:
@@ -133,7 +133,7 @@ def _place(path: Path, encoding: tokenizer.Tokenizer) -> Path:
     return paths.cache() / f"ids-{hashlib.sha256(about.encode()).hexdigest()[:24]}.bin"
 
 
-def _keep(place: Path, parts: Iterator[np.ndarray], notes: Sequence[str]) -> None:
+def keep(place: Path, parts: Iterator[np.ndarray], notes: Sequence[str]) -> None:
     """Write the ids one after another, then the file that says how many there are: without it nothing counts."""
     total = 0
     with paths.replacing(place) as temporary, open(temporary, "wb") as f:
@@ -145,7 +145,7 @@ def _keep(place: Path, parts: Iterator[np.ndarray], notes: Sequence[str]) -> Non
         temporary.write_text(json.dumps({"tokens": total, "notes": list(notes)}), encoding="utf-8")
 
 
-def _cached(place: Path, dtype: np.dtype) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def cached(place: Path, dtype: np.dtype) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """The ids kept at `place` (mapped, not read) and the notes, or None when they are not there whole."""
     try:
         about = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from llm import adapters, chat, checkpoint, data, lora, losses, paths, precision, prompts
+from llm import adapters, chat, checkpoint, data, lora, losses, paths, precision, prompts, shards
 from llm.config import RunConfig, SampleConfig
 from llm.distributed import World
 from llm.generate import evaluating, shown
@@ -119,6 +119,42 @@ class Pretrain:
     def head(self, model: GPT) -> dict[str, Tensor]:
         """Tensors that are saved beside an adapter, by PEFT's names."""
         return {}
+
+
+class Streamed(Pretrain):
+    """Predict the next token of a text that lies in shards, which come and go (see `llm.shards`)."""
+
+    def __init__(self, config: RunConfig, encoding: Tokenizer):
+        """Raises ValueError when the shards cannot be used."""
+        train, T = config.train, config.model.context_length
+        self.config, self.encoding = config, encoding
+        self.shards = shards.Shards(config.dataset, encoding, T, train)
+        self.validation_windows = self.shards.validation
+        self.shards.place(0)  # says now when there is no whole batch
+        self.validation_batch_size, self.validation_batches = train.batch_size, train.eval_batches
+        self.token_lengths = data.token_lengths(encoding)
+
+    def facts(self) -> dict[str, Any]:
+        """What is known before the shards have come: how many there are, and what the last one holds for validation."""
+        n = len(self.shards.addresses)
+        note = f"The text comes in {n} shards, of which no more than {shards.most_bytes() / 1e6:,.0f} MB lie here at once; one more is for validation."  # fmt: skip
+        return {
+            "shards": n,
+            "validation_tokens": len(self.validation_windows.ids),
+            "validation_windows": len(self.validation_windows),
+            "notes": [note],
+        }
+
+    def batch(self, step: int) -> Batch:
+        """Batch number `step`."""
+        return _tensors(*self.shards.batch(step))
+
+
+def made(config: RunConfig, encoding: Tokenizer) -> Pretrain:
+    """What a run learns, by its settings. Raises ValueError when its data cannot be used."""
+    if config.objective == "pretrain" and config.dataset in shards.names():
+        return Streamed(config, encoding)
+    return OBJECTIVES[config.objective](config, encoding)
 
 
 def _folder(config: RunConfig) -> Path | None:

@@ -19,13 +19,13 @@ import torch
 from llm import (
     checkpoint,
     commands,
-    corpora,
+    data,
     evaluate,
-    files,
     forecast,
     generate,
     job,
     lora,
+    objectives,
     optim,
     paths,
     precision,
@@ -36,7 +36,7 @@ from llm.distributed import World, world
 from llm.generate import evaluating
 from llm.lora import choose
 from llm.model import GPT
-from llm.objectives import OBJECTIVES, Pretrain
+from llm.objectives import Pretrain
 from llm.runs import Run, taken_back
 from llm.state import InShares, OneFile, State, fingerprint
 
@@ -127,7 +127,7 @@ def train(run: Run, here: World, threads: int = 0) -> None:
     with here.together():
         model, encoding = begin(config)
         config = replace(config, model=model.config)
-        objective = OBJECTIVES[config.objective](config, encoding)
+        objective = objectives.made(config, encoding)
         model.to(here.device)
         number_format = precision.choose(config.train.precision, here.device)
         precision.prepare(model, number_format)
@@ -177,8 +177,7 @@ def begin(config: RunConfig) -> tuple[GPT, tokenizer.Tokenizer]:
     if config.start_from:
         model, encoding = checkpoint.load_model(paths.model_folder(config.start_from))
         return model, encoding
-    text = files.read_text(corpora.path(config.dataset)).text  # a character encoding is made from its text
-    encoding = tokenizer.get(config.tokenizer, text)
+    encoding = data.encoding_of(config.dataset, config.tokenizer)
     vocab_size = config.model.vocab_size or encoding.vocab_size
     model_config = replace(config.model, vocab_size=vocab_size)
     checkpoint.check_pair(model_config, encoding, "this run")

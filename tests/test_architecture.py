@@ -46,6 +46,7 @@ LEVELS = {
     "llm.precision": 2,
     "llm.quantised": 2,
     "llm.data": 3,
+    "llm.shards": 3.5,
     "llm.convert": 4,
     "llm.convert.*": 4,
     "llm.convert.describe": 5,

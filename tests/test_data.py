@@ -175,7 +175,7 @@ def test_without_room_for_a_cache_the_ids_are_still_right(monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(data, "_keep", full)
+    monkeypatch.setattr(data, "keep", full)
     assert bytes(data.load(name, byte).ids.tolist()) == b"A text of some length."
     assert not list(paths.cache().iterdir())
 
