@@ -1,6 +1,6 @@
 """`make bench`: run the benchmarks one after the other and write docs/performance.md from their JSON.
 
-    python -m bench.report [--only page train tune generate sample look evaluate open data growth losses]
+    python -m bench.report [--only page train tune generate smol sample look evaluate open data growth losses]
 
 Also what the benchmarks share: the machine in words, a median with its spread, and one way to print.
 """
@@ -137,6 +137,7 @@ TITLES = {
     "train": "## Training, tokens a second",
     "tune": "## Fine-tuning: tokens a second, and the memory it takes at most",
     "generate": "## Generation, new tokens a second",
+    "smol": "## A real model beside llama.cpp: new tokens a second, with the quality of each",
     "sample": "## One sampling step over 50,257 logits, microseconds",
     "look": "## Every attention map of a text, milliseconds",
     "evaluate": "## Scoring: questions or tokens a second",
@@ -178,6 +179,11 @@ def main() -> int:
     given = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in given.only:
+        if name == "smol" and not os.environ.get("LLAMA_CPP_PYTHON"):
+            print(
+                "bench/smol.py is left out: LLAMA_CPP_PYTHON does not say where llama-cpp-python is installed."
+            )
+            continue
         print(f"bench/{name}.py ...", flush=True)
         done = subprocess.run(
             [sys.executable, "-m", f"bench.{name}"], cwd=ROOT, stdout=subprocess.PIPE, text=True
