@@ -27,6 +27,7 @@ BENCHES = (
     "train",
     "tune",
     "generate",
+    "smol",
     "sample",
     "look",
     "evaluate",
