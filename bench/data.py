@@ -1,6 +1,6 @@
 """From a text file to all batches of one pass, beside the dataset class of LLMs-from-scratch: megabytes a second, and memory.
 
-    python -m bench.data [--rounds 3] [--ours 100] [--theirs 10]
+    python -m bench.data [--rounds 2] [--ours 100] [--theirs 10]
 
 Each measurement is a process of its own: read the file, encode it as GPT-2 does, cut it into windows, take every batch once.
 Ours reads `--ours` megabytes, theirs `--theirs` (it holds every window in memory). "memory" is the most the process held beyond
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -41,9 +40,21 @@ def text_of(megabytes: int, path: Path) -> None:
             written, number = written + len(part.encode()), number + 1
 
 
+def settled() -> int:
+    """Forget the most that this process has held so far; the bytes it holds now (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return in_status("VmRSS")
+
+
 def held() -> int:
-    """The most bytes that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most bytes that this process has held since `settled`."""
+    return in_status("VmHWM")
+
+
+def in_status(name: str) -> int:
+    """A number of bytes in /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 
 def ours(file: Path, context_length: int, stride: int) -> int:
@@ -85,7 +96,7 @@ def child(way: str, file: str, case: str) -> None:
 
     del torch, ch02, data
     tokenizer.get("gpt2")
-    before, began = held(), time.perf_counter()
+    before, began = settled(), time.perf_counter()
     seen = WAYS[way](Path(file), **CASES[case])
     seconds = time.perf_counter() - began
     print(json.dumps({"seconds": seconds, "memory": held() - before, "windows": seen}))
@@ -108,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--ours", type=int, default=100, metavar="MB")
     parser.add_argument("--theirs", type=int, default=10, metavar="MB")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)

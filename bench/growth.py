@@ -49,7 +49,7 @@ def point(settings: dict[str, int], steps: int) -> dict[str, float]:
     """One point, in this process: seconds, bytes, parameters, operations."""
     import torch
 
-    from bench.data import held
+    from bench.data import held, settled
     from bench.train import Case, gpt2_config, ours
     from llm import forecast
 
@@ -58,7 +58,7 @@ def point(settings: dict[str, int], steps: int) -> dict[str, float]:
     torch.ones(512, 512) @ torch.ones(
         512, 512
     )  # the libraries' own buffers are there before the count begins
-    before = held()
+    before = settled()
     update = ours(case, "auto")
     times = []
     for step in range(steps + 2):

@@ -192,9 +192,14 @@ def main() -> int:
         if done.returncode:
             return done.returncode
         results[name] = json.loads(done.stdout)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        RESULTS.write_text(
+            json.dumps(results, indent=1) + "\n"
+        )  # what is measured is kept, whatever the next one does
     PAGE.write_text(page({name: results[name] for name in BENCHES if name in results}), encoding="utf-8")
-    print(f"Wrote {PAGE.relative_to(ROOT)}")
+    from bench import scale  # it reads what was just written
+
+    scale.main()
+    print(f"Wrote {PAGE.relative_to(ROOT)} and {scale.PAGE.relative_to(ROOT)}")
     return 0
 
 

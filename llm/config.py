@@ -314,6 +314,10 @@ class TrainConfig:
     threads: int = knob(
         0, "Processor threads; 0 takes this run's share of the machine", low=0, high=1024, advanced=True
     )
+    compile: bool = knob(
+        False, "Compile the blocks first (torch.compile): some seconds once, then faster steps where models are small or on a GPU",
+        advanced=True,
+    )  # fmt: skip
     processes: int = knob(
         1, "Processes of this machine that share the work (torchrun starts them)", low=1, high=1024, advanced=True
     )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -42,3 +44,16 @@ def prepare(model: GPT, precision: str) -> None:
     fast = precision == "bf16" and model.device.type == "cpu"
     for block in model.blocks:
         block.attention.fast = fast
+
+
+def compile_blocks(model: GPT) -> None:
+    """Let torch write code of its own for the blocks, which are alike, at their first step.
+
+    Raises ValueError where a processor's code cannot be built for want of a C++ compiler.
+    """
+    if model.device.type == "cpu" and not shutil.which(os.environ.get("CXX") or "g++"):
+        raise ValueError(
+            "To compile the model, torch needs a C++ compiler, and there is none here: install g++, or train without --compile."
+        )
+    for block in model.blocks:
+        block.compile()

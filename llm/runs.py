@@ -209,6 +209,12 @@ class Run:
         """All that counts: steps that a resumed run repeated stand once, as they were done the last time."""
         return effective(self.read()[0])
 
+    def first_start(self) -> Event:
+        """What it said when it first began: number format, threads, device; {} before that. Read from the log's beginning."""
+        with open(self.path / "events.jsonl", "rb") as f:
+            lines = f.read(65_536).splitlines()
+        return next((e for line in lines if (e := _parsed(line)) and e["kind"] == "start"), {})
+
     def last_event(self) -> Event | None:
         """The newest whole line of the log, read from its end."""
         with open(self.path / "events.jsonl", "rb") as f:

@@ -132,6 +132,8 @@ def train(run: Run, here: World, threads: int = 0) -> None:
         number_format = precision.choose(config.train.precision, here.device)
         precision.prepare(model, number_format)
         choose(model, config.tune)
+        if config.train.compile:
+            precision.compile_blocks(model)
     objective.prepare(model, here, number_format)
     frozen = fingerprint(model)
     if config.train.sharding == "full":

@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("ray", reason="ray is not installed: pip install -r requirements-cluster.txt")
 
-from llm import dispatch, job, on_ray, paths
+from llm import dispatch, halving, job, on_ray, paths, sweep
 from llm.config import ModelConfig, RunConfig, TrainConfig, to_dict
-from llm.runs import Run
+from llm.runs import Run, all_runs
 
 pytestmark = pytest.mark.slow
 
@@ -135,3 +135,23 @@ def test_a_node_that_does_not_see_the_run_says_so(cluster, monkeypatch, tmp_path
     assert "LLM_HOME must be a folder that all machines" in run.last_event()["message"]
     run.request_resume()
     assert run.status() == "waiting"
+
+
+def test_a_sweep_halves_on_a_cluster_as_it_does_here(cluster, monkeypatch, capsys):
+    """The same trials, on Ray and on this machine: the same ones go on, with the same losses to the bit."""
+    flags = (
+        "--dataset verse --tokenizer byte --n_layer 1 --n_head 2 --n_embd 16 --context_length 16 --max_steps 8 --batch_size 4 "
+        "--eval_every 2 --eval_batches 1 --warmup_steps 1 --precision fp32 --threads 1 --sample_tokens 0 --halving 2"
+    )
+    words = [*flags.split(), "--vary", "learning_rate=1e-4,1e-3,1e-2,3e-2"]
+    sweep.main(["far", *words])
+    sent = [event for run in all_runs() for event in run.read()[0] if event["kind"] == "starting"]
+    assert {event["launcher"] for event in sent} == {"ray"}
+    monkeypatch.delenv("LLM_RAY")
+    sweep.main(["near", *words])
+    far, near = (sweep.rows(halving.read(name)) for name in ("far", "near"))
+    assert [row["values"] for row in far] == [row["values"] for row in near]
+    assert [(row["status"], row["val_loss"], row["curve"]) for row in far] == [
+        (row["status"], row["val_loss"], row["curve"]) for row in near
+    ]
+    assert {row["status"] for row in far} == {"finished", "stopped"}

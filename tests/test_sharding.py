@@ -1,5 +1,6 @@
 """A model in shares on several processes: the curve of one, checkpoints for any number, failures that all are told of."""
 
+import argparse
 import json
 import os
 import random
@@ -11,7 +12,8 @@ import time
 import pytest
 import torch
 
-from llm import checkpoint, paths
+from llm import checkpoint, commands, dispatch, paths
+from llm.config import RunConfig, add_flags, from_flags, to_dict
 from llm.distributed import World, same_versions
 from llm.runs import Run
 
@@ -184,6 +186,37 @@ def test_a_run_in_shares_that_lost_a_process_says_so_and_goes_on_to_the_same_cur
     assert end_of("lost")["reason"] == "failed" and "was lost" in end_of("lost")["message"]
     done(begun("lost", *flags, processes=2))
     assert curve("lost") == curve("whole") and len(curve("lost")) == 80
+
+
+def test_the_queue_starts_a_run_on_several_processes_as_a_terminal_does_and_then_the_next_one(monkeypatch):
+    """Its lock is torchrun's as long as that lives; when it has ended the next run has its turn."""
+    monkeypatch.setenv("LLM_SLOTS", "1")
+    monkeypatch.setenv("LLM_NICE", "0")
+    flags = argparse.ArgumentParser()
+    add_flags(flags, RunConfig)
+    for name, processes in (("first", "2"), ("second", "1")):
+        given = flags.parse_args([*SMALL, "--processes", processes])
+        Run.create("train", to_dict(from_flags(RunConfig, given)), name=name)
+    first, second = Run.open("first"), Run.open("second")
+    assert commands.command(first)[-2:] == ["--processes", "2"]
+    assert [run.name for run in dispatch.pump()] == ["first"]
+    assert first.status() == "running" and second.status() == "waiting"
+    until = time.time() + 90
+    while second.status() != "finished" and time.time() < until:
+        time.sleep(0.1)
+    assert first.status() == second.status() == "finished", (first.last_event(), second.last_event())
+    start = next(event for event in first.events() if event["kind"] == "start")
+    assert start["processes"] == 2 and start["attempt"] == 1
+    assert curve("first") == pytest.approx(curve("second"), abs=1e-5)
+    until = time.time() + 20
+    while first.locked() and time.time() < until:
+        time.sleep(0.1)
+    assert not first.locked()
+
+
+def test_more_processes_than_a_machine_can_bear_are_refused_with_its_cores():
+    done(begun("many", *SMALL, "--processes", "1000"), status=1)
+    assert "1000 processes are too many" in end_of("many")["message"]
 
 
 # --- what may go wrong on one of them

@@ -388,3 +388,33 @@ def test_a_text_that_cannot_be_fetched_says_so(monkeypatch):
     )
     with pytest.raises(ValueError, match="Gone"):
         list(tab.fetch_known("gone"))
+
+
+def test_the_card_says_how_and_where_a_run_is_done():
+    run = Run.create("train", to_dict(RunConfig()), owner="me", name="far")
+    run = run.next_attempt().next_attempt()
+    run.append(
+        "start", step=0, attempt=2, host="node7 (abcd)", processes=4, threads=1, device="cpu", precision="bf16", max_steps=9
+    )  # fmt: skip
+    run.append("step", step=1, loss=5.0, seconds=1.0, tokens_per_second=10.0)
+    run.beat("node7 (abcd)")
+    html = monitor.standing("run:far")["html"]
+    for said in (
+        "bf16 on cpu, 1 thread",
+        "node7 (abcd)",
+        "<dt>Processes</dt><dd>4</dd>",
+        "<dt>Attempt</dt><dd>2</dd>",
+    ):
+        assert said in html
+    run.append(
+        "step", step=2, note="x" * 200_000, loss=4.0, seconds=2.0
+    )  # the start lies far back in the log now
+    assert "bf16 on cpu" in monitor.standing("run:far")["html"]
+
+
+def test_a_run_that_waits_for_a_cluster_that_does_not_answer_says_so():
+    Run.create("train", to_dict(RunConfig()), owner="me", name="waits")
+    dispatch.note_trouble("The Ray cluster at 10.0.0.9:6379 does not answer: start it.")
+    assert "10.0.0.9:6379 does not answer" in monitor.standing("run:waits")["html"]
+    dispatch.note_trouble("")
+    assert "it is the next one" in monitor.standing("run:waits")["html"]

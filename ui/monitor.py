@@ -113,9 +113,14 @@ def values(events: list[Event], status: str) -> list[tuple[str, str]]:
 
 
 def whereabouts(run: Run) -> list[tuple[str, str]]:
-    """Where a run is done, as far as that is not one process of this machine at its first try."""
-    processes = run.config.get("train", {}).get("processes", 1)
-    found = [("Processes", str(processes))] if processes > 1 else []
+    """How and where a run is done: its arithmetic, and what is not one process of this machine at its first try."""
+    begun, found = run.first_start(), []
+    if begun.get("precision"):
+        threads = begun.get("threads", 1)
+        where = "" if begun.get("device", "cpu") != "cpu" else f", {threads} thread{'s' * (threads != 1)}"
+        found.append(("Arithmetic", f"{begun['precision']} on {begun.get('device', 'cpu')}{where}"))
+    if begun.get("processes", 1) > 1:
+        found.append(("Processes", str(begun["processes"])))
     if (node := run.node()) and node != platform.node():
         found.append(("Machine", "waits for one" if node == "ray" else node))
     if run.attempts() > 1:
