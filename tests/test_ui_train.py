@@ -17,7 +17,7 @@ import gradio as gr
 import pytest
 
 from llm import commands, corpora, dispatch, paths
-from llm.config import ModelConfig, RunConfig, TrainConfig, from_dict, knobs
+from llm.config import ModelConfig, RunConfig, TrainConfig, from_dict, knobs, to_dict
 from llm.corpora import downloads
 from llm.runs import Run
 from ui import forms, live, monitor, running
