@@ -14,7 +14,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from llm import check, dispatch, engine, files
-from ui import pickers, serve, transfers
+from ui import health, pickers, serve, transfers
 from ui.guard import Guard, allowed_hosts, is_loopback
 from ui.owner import OwnerCookie
 from ui.tabs import arena, attention, evaluate, finetune, models, playground, tokens, train, windows
@@ -100,7 +100,7 @@ def settings(host: str, port: int, hosted: bool = False) -> dict:
         "state_session_capacity": 500,
         "max_file_size": files.upload_limit(),
         "app_kwargs": {
-            "routes": [*transfers.ROUTES, *serve.routes()],
+            "routes": [*health.ROUTES, *transfers.ROUTES, *serve.routes()],
             "middleware": [
                 Middleware(Guard, hosts=hosts, any_address=not is_loopback(host), hosted=hosted),
                 Middleware(OwnerCookie, hosted=hosted),
