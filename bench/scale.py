@@ -65,7 +65,7 @@ def training(parameters: float, m: dict[str, float]) -> dict[str, str]:
         "gpus": f"{gpus}",
         "days": f"{days:,.0f} GPU days",
         "whole": f"{4 * parameters / 1e9:,.0f} GB",
-        "text": f"{parameters * TOKENS_A_PARAMETER * 4 / m['megabytes'] / 1e6 / 3600:,.0f} hours",
+        "text": f"{parameters * TOKENS_A_PARAMETER * 4 / m['megabytes'] / 1e6 / 3600:,.0f} h",
     }
 
 
