@@ -26,6 +26,9 @@ KINDS: dict[str, tuple[str, type]] = {  # kind of run: the module that does it, 
     "judge": ("llm.judge", JudgeConfig),
     "benchmark": ("llm.harness", BenchmarkConfig),
 }
+OWN = (
+    "OMP_WAIT_POLICY", "LLM_ATTEMPT", "LLM_NODE", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCH_NCCL_ASYNC_ERROR_HANDLING",
+)  # fmt: skip
 SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # variables with these words are not handed to runs
 
 
@@ -58,8 +61,9 @@ def threads() -> int:
 def environment(lock: int) -> dict[str, str]:
     """A run's environment: no keys, threads that do not fight, freed memory kept for the next step."""
     clean = {k: v for k, v in os.environ.items() if not any(word in k.upper() for word in SECRET)}
-    for name in ("OMP_WAIT_POLICY", "LLM_ATTEMPT", "LLM_NODE"):  # another process's own
-        clean.pop(name, None)
+    for name in list(clean):  # what is this process's own, and would make the run part of its world
+        if name in OWN or name.startswith(("TORCHELASTIC_", "MASTER_", "ROLE_", "GROUP_")):
+            del clean[name]
     return {
         **clean,
         "LLM_HOME": str(paths.home()),

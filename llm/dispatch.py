@@ -124,6 +124,7 @@ def note_trouble(sentence: str) -> None:
     if not sentence:
         file.unlink(missing_ok=True)
         return
+    paths.home().mkdir(parents=True, exist_ok=True)
     file.write_text(sentence, encoding="utf-8")
     for run in waiting()[:1]:
         with open(run.path / "log.txt", "a", encoding="utf-8") as log:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -80,7 +81,10 @@ def save(tensors: dict[str, Tensor], folder: Path, here: World) -> None:
     """Write tensors to a folder, every process its shares; all must call it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that one process alone is one process
-        dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder), no_dist=here.size == 1)
+        try:
+            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder), no_dist=here.size == 1)
+        except CheckpointException as error:  # torch's own, and no Exception: what is behind it says more
+            raise next(iter(error.failures.values()))[0] from None
 
 
 def load(
@@ -106,4 +110,10 @@ def load(
         raise ValueError(f"it belongs to another model or other settings ({other})")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        dcp.load(wanted, storage_reader=reader, no_dist=here.size == 1)
+        try:
+            dcp.load(wanted, storage_reader=reader, no_dist=here.size == 1)
+        except CheckpointException as error:  # torch's own, and no Exception
+            rank, (why, *_) = next(iter(error.failures.items()))
+            raise ValueError(
+                f"its shares cannot be read by process {rank + 1} ({type(why).__name__}: {why})"
+            ) from None
