@@ -75,7 +75,7 @@ def gpt2_config(case: Case) -> ModelConfig:
     )  # fmt: skip
 
 
-def ours(case: Case, number_format: str) -> Callable[[int], None]:
+def ours(case: Case, number_format: str, compiled: bool = False) -> Callable[[int], None]:
     """A function that makes one update with the lab's own loop."""
     model, text, config = (
         GPT(gpt2_config(case)),
@@ -84,6 +84,8 @@ def ours(case: Case, number_format: str) -> Callable[[int], None]:
     )
     number_format = precision.choose(number_format, CPU)
     precision.prepare(model, number_format)
+    if compiled:
+        precision.compile_blocks(model)
     state = State(model.train(), optim.optimizers(model, config, number_format))
     return lambda step: update(state, text, config, World(0, 1, CPU), number_format)
 
@@ -144,6 +146,7 @@ def competitors(case: Case) -> dict[str, Callable[[int], None]]:
     """Name -> one update, freshly initialised."""
     return {
         "ours": ours(case, "auto"),
+        "ours, compiled": ours(case, "auto", compiled=True),
         "ours, fp32": ours(case, "fp32"),
         "transformers, as shipped": peer(case, transformers_gpt2(case), hf_logits, same=False),
         "transformers, same settings": peer(case, transformers_gpt2(case), hf_logits, same=True),

@@ -134,7 +134,9 @@ class Ray:
             del BEGUN[key]
             try:
                 refused = ray.get(answer)
-            except ray.exceptions.RayError:  # lost before it had begun
+            except ray.exceptions.RayError as error:  # lost before it had begun
+                with open(run.path / "log.txt", "a", encoding="utf-8") as log:
+                    log.write(f"Attempt {run.attempt}: {error}\n")
                 continue
             if refused and run.attempts() == run.attempt and run.status() != "waiting":
                 run.append("end", reason="failed", step=0, message=refused)

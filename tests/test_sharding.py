@@ -167,9 +167,6 @@ def test_a_checkpoint_in_shares_goes_on_with_any_number_of_processes():
         run.status() == "stopped" and run.shares().name.startswith("shares-") and not run.state_path.exists()
     )
     done(stopped_at(begun("moved", *flags, processes=4), "moved", 30, Run.request_stop))
-    done(
-        begun("moved", *flags, "--sharding", "full", "--processes", "1"), status=2
-    )  # a setting of the run is another
     done(begun("moved"))  # one process goes on with what four have written
     assert run.status() == "finished"
     assert_alike("whole", "moved", steps=60)

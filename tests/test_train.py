@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,6 +223,27 @@ def test_bf16_arithmetic_follows_fp32():
     precision.prepare(state.model, "bf16")
     rough = [train.update(state, objective, config.train, ONE, "bf16") for _ in range(30)]
     assert max(abs(a["loss"] - b["loss"]) for a, b in zip(exact, rough)) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not shutil.which("g++"), reason="torch compiles for a processor with g++, and there is none"
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_blocks_learn_the_same(precision):
+    """The same curve, the same names in the checkpoint, and the model opens as any other."""
+    plain = trained(small(precision=precision), "plain")
+    compiled = trained(small(precision=precision, compile=True), "compiled")
+    for (_, a, _), (_, b, _) in zip(losses(plain), losses(compiled), strict=True):
+        assert b == pytest.approx(a, abs=1e-5 if precision == "fp32" else 0.02)
+    assert weights(plain)["model"].keys() == weights(compiled)["model"].keys()
+    model, _ = checkpoint.load_model(compiled.model_folder)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_without_a_compiler_it_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    failed(small(compile=True), "install g++", "--compile")
 
 
 # --- kills, processes, the command line -----------------------------------------------------------------------------
