@@ -315,7 +315,7 @@ class TrainConfig:
         0, "Processor threads; 0 takes this run's share of the machine", low=0, high=1024, advanced=True
     )
     compile: bool = knob(
-        False, "Compile the blocks first (torch.compile): some seconds once, then faster steps where models are small or on a GPU",
+        False, "Compile the blocks first (torch.compile): meant for long runs on a GPU, where nobody has measured it; slower on the processors tried",
         advanced=True,
     )  # fmt: skip
     processes: int = knob(
