@@ -31,7 +31,10 @@ def far(monkeypatch):
 
 def form(**changes):
     """The values of the form's settings, A then B."""
-    own = dict(temperature=0.5, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=3) | changes
+    own = (
+        dict(temperature=0.5, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=3, weights="fp32")
+        | changes
+    )
     return [*own.values(), *own.values(), 20, "", True, "", *[0] * tab.DIALS]
 
 

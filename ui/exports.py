@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import gradio as gr
 
-from llm import chat, convert, dispatch, hub, inventory
+from llm import chat, commands, convert, dispatch, hub, inventory
 from llm.config import FORMATS, ExportConfig, to_dict
 from llm.convert import EXPORTERS
 from llm.runs import Run
@@ -50,12 +50,12 @@ def plan(request: gr.Request, chosen: str, format: str, dtype: str) -> list[Any]
     name = name_of(config)
     told = figures.plan(EXPORTERS[format].about, estimate, inventory.read(model.name).size)
     context = model.config.context_length if model.config else 0
-    commands = figures.recipes(recipes(format, model.name.replace("@", "-"), prompt_for(model), context))
+    opened = figures.recipes(recipes(format, model.name.replace("@", "-"), prompt_for(model), context))
     line = commands.command_line("export", name, config)
     return [
         told,
         line,
-        commands,
+        opened,
         gr.Button(f"Write {model.name} as {EXPORTERS[format].title}", interactive=True),
     ]
 
