@@ -222,8 +222,31 @@ def split(ids: np.ndarray, validation_fraction: float) -> tuple[np.ndarray, np.n
     return ids[:n], ids[n:]
 
 
+class Cut:
+    """What windows of either kind give: rows of T + 1 tokens from where they begin."""
+
+    ids: np.ndarray
+    context_length: int
+
+    def start_of(self, numbers: np.ndarray) -> np.ndarray:
+        """The place in the text where each window begins."""
+        raise NotImplementedError
+
+    def inputs_and_targets(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Window numbers (B,) -> inputs (B, T) and, shifted by one, targets (B, T)."""
+        rows = self.stretches[self.start_of(numbers)].astype(np.int64)
+        return rows[:, :-1], rows[:, 1:]
+
+    @cached_property
+    def stretches(self) -> np.ndarray:
+        """(max(0, N - T), T + 1): the T + 1 tokens from every place on, a view that holds no memory of its own."""
+        if len(self.ids) <= self.context_length:
+            return np.empty((0, self.context_length + 1), self.ids.dtype)
+        return sliding_window_view(self.ids, self.context_length + 1)
+
+
 @dataclass(frozen=True)
-class Windows:
+class Windows(Cut):
     """A text seen through windows of T tokens, each starting `stride` tokens after the one before.
 
     The target of each token is the token after it, so a window needs T + 1 tokens:
@@ -257,20 +280,9 @@ class Windows:
         """The last window that begins at or before each position; -1 where none does."""
         return np.minimum(np.asarray(positions) // self.step, len(self) - 1)
 
-    def inputs_and_targets(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Window numbers (B,) -> inputs (B, T) and, shifted by one, targets (B, T)."""
-        return shifted(self.stretches[self.start_of(numbers)])
-
-    @cached_property
-    def stretches(self) -> np.ndarray:
-        """(max(0, N - T), T + 1): the T + 1 tokens from every place on, a view that holds no memory of its own."""
-        if len(self.ids) <= self.context_length:
-            return np.empty((0, self.context_length + 1), self.ids.dtype)
-        return sliding_window_view(self.ids, self.context_length + 1)
-
 
 @dataclass(frozen=True)
-class DocumentWindows:
+class DocumentWindows(Cut):
     """A text of many documents seen through windows that begin where documents do.
 
     A document longer than a window gets more of them, T tokens apart; a shorter one is followed by the next. So a model
@@ -300,17 +312,6 @@ class DocumentWindows:
         """The last window that begins at or before each position; -1 where none does."""
         return np.searchsorted(self.starts, positions, side="right") - 1
 
-    def inputs_and_targets(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Window numbers (B,) -> inputs (B, T) and, shifted by one, targets (B, T)."""
-        return shifted(self.stretches[self.start_of(numbers)])
-
-    @cached_property
-    def stretches(self) -> np.ndarray:
-        """(max(0, N - T), T + 1): the T + 1 tokens from every place on, a view that holds no memory of its own."""
-        if len(self.ids) <= self.context_length:
-            return np.empty((0, self.context_length + 1), self.ids.dtype)
-        return sliding_window_view(self.ids, self.context_length + 1)
-
 
 AnyWindows = Windows | DocumentWindows
 
@@ -328,12 +329,6 @@ def document_begins(ids: np.ndarray, encoding: tokenizer.Tokenizer) -> np.ndarra
     words[: len(follows)] += np.isin(ids[follows], blank)  # the line end of a mark on a line of its own
     begins = np.where(np.arange(len(marks)) % 2, words, marks)
     return np.union1d([0], begins[begins < len(ids)]).astype(np.int64)
-
-
-def shifted(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """T + 1 tokens a row (B, T + 1) -> inputs (B, T) and, shifted by one, targets (B, T)."""
-    rows = rows.astype(np.int64)
-    return rows[:, :-1], rows[:, 1:]
 
 
 def cut(

@@ -105,11 +105,14 @@ class Ray:
                 "LLM_RAY is set, and Ray is not installed here: pip install -r requirements-cluster.txt, or unset it to run "
                 "here. The runs wait."
             )
-        if ray.is_initialized():
-            return ""
         refused = f"The Ray cluster at {address} does not answer: start it, or correct LLM_RAY. The runs wait"
         if not answers(address):
+            if ray.is_initialized():  # it has gone since we were connected
+                BEGUN.clear()
+                ray.shutdown()
             return f"{refused}."
+        if ray.is_initialized():
+            return ""
         try:
             ray.init(
                 address=address,

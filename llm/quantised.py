@@ -36,7 +36,7 @@ class Int8Linear(nn.Module):
         self.padding = -Q.shape[1] % COLUMNS
         self.register_buffer("Q", F.pad(Q, (0, self.padding)))
         self.register_buffer("scale", scale.to(torch.bfloat16))
-        self.bias = linear.bias
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().bfloat16())
 
     def forward(self, x: Tensor) -> Tensor:  # (..., C) -> (..., N)
         rows = F.pad(x.reshape(-1, x.shape[-1]), (0, self.padding))
@@ -57,10 +57,9 @@ def smaller(model: GPT, weights: str) -> GPT:
         found = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
         for name, linear in found.items():
             parent, _, own = name.rpartition(".")
-            replacement = Int8Linear(linear)  # of the fp32 weights, not of their bf16 copy
-            if replacement.bias is not None:
-                replacement.bias = nn.Parameter(linear.bias.detach().bfloat16())
-            setattr(made.get_submodule(parent), own, replacement)
+            setattr(
+                made.get_submodule(parent), own, Int8Linear(linear)
+            )  # of the fp32 weights, not of their bf16 copy
     return made
 
 

@@ -21,8 +21,10 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -58,9 +60,17 @@ def listed(name: str) -> list[str]:
             f"{name}.shards lists {len(found)} shards: at least 2 are needed, the last one for validation."
         )
     for line in found:
-        if "://" in line and not line.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+        if "://" in line and not fetchable(line):
             raise ValueError(f"{name}.shards: {line[:100]!r} is neither a file nor an https address.")
     return [line if "://" in line else str((file.parent / line).resolve()) for line in found]
+
+
+def fetchable(address: str) -> bool:
+    """Whether it is an https address, or an http one of this very machine."""
+    parts = urlsplit(address)
+    return parts.scheme == "https" or (
+        parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
+    )
 
 
 class Shards:
@@ -71,6 +81,7 @@ class Shards:
         self.name, self.encoding, self.T, self.config = name, encoding, context_length, config
         *self.addresses, last = listed(name)
         self.validation = self._windows(last)
+        self.counts: dict[int, int] = {}  # whole batches of the shards that have come already
         self.ahead: tuple[str, Future] | None = None
         self.fetching = ThreadPoolExecutor(1)
 
@@ -89,6 +100,9 @@ class Shards:
     def place(self, step: int) -> tuple[int, int, int]:
         """(shard, pass, batch of it in this pass) of a batch."""
         epoch, before = 0, 0
+        if len(self.counts) == len(self.addresses) and (a_pass := sum(self.counts.values())):
+            epoch = step // a_pass
+            before = epoch * a_pass
         while True:
             for shard in self.order(epoch):
                 n = self.count(shard)
@@ -114,15 +128,18 @@ class Shards:
 
     def count(self, shard: int) -> int:
         """Whole batches of a shard; it is fetched if nobody has counted it yet."""
+        if shard in self.counts:
+            return self.counts[shard]
         file = self._place(self.addresses[shard]).with_suffix(".count")
         try:
-            tokens = json.loads(file.read_text(encoding="utf-8"))[self._cut_as()]
+            windows = json.loads(file.read_text(encoding="utf-8"))[self._cut_as()]
         except (OSError, ValueError, KeyError):
-            tokens = len(self._windows(self.addresses[shard]))
+            windows = len(self._windows(self.addresses[shard]))
             kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
             with paths.replacing(file) as temporary:
-                temporary.write_text(json.dumps({**kept, self._cut_as(): tokens}), encoding="utf-8")
-        return self._batches(tokens, shard).per_epoch
+                temporary.write_text(json.dumps({**kept, self._cut_as(): windows}), encoding="utf-8")
+        self.counts[shard] = self._batches(windows, shard).per_epoch
+        return self.counts[shard]
 
     def _cut_as(self) -> str:
         return f"{self.T}-{self.config.stride}-{self.config.windows}"
@@ -171,8 +188,6 @@ class Shards:
 
 def _whole(config: TrainConfig) -> TrainConfig:
     """The settings by which a shard is cut: all of it is for training."""
-    from dataclasses import replace
-
     return replace(config, validation_fraction=0.0)
 
 

@@ -60,9 +60,7 @@ def update(
     total = torch.zeros((), device=here.device)
     more = {name: torch.zeros((), device=here.device) for name in objective.measures}
     state.model.zero_grad(set_to_none=True)
-    gain = (
-        here.size if here.spread else 1
-    )  # in shares torch takes the mean over the processes: we want the sum
+    gain = here.size if here.spread else 1  # in shares torch takes the mean over processes: we want the sum
     for part, weight in here.parts(batch, config.grad_accumulation):
         with precision.arithmetic(number_format, here.device):
             tally = here.tally(objective, state.model, part)
@@ -127,7 +125,7 @@ def train(run: Run, here: World, threads: int = 0) -> None:
     with here.together():
         model, encoding = begin(config)
         config = replace(config, model=model.config)
-        objective = objectives.made(config, encoding)
+        objective, old = objectives.made(config, encoding), old_text(config, encoding)
         model.to(here.device)
         number_format = precision.choose(config.train.precision, here.device)
         precision.prepare(model, number_format)
@@ -141,7 +139,7 @@ def train(run: Run, here: World, threads: int = 0) -> None:
 
         here = sharding.shard(model, here)
     state = State(model, optim.optimizers(model, config.train, number_format), frozen=frozen)
-    log = Log(run, here, config, encoding, objective, state, number_format, old=old_text(config, encoding))
+    log = Log(run, here, config, encoding, objective, state, number_format, old=old)
     if here.agree(run.can_go_on()):
         with here.together():
             log.resume()
@@ -346,6 +344,8 @@ class Log:
 
     def save(self) -> None:
         """A checkpoint to go on from and the model to use, each whole or not at all."""
+        if self.here.leads:
+            self.run.still_mine()  # who was given up must not replace what another has written since
         self.checkpoint.save(self.state, self.here)
         if not (self.config.train.keep_best and self.looks):  # else the best one is there already
             self.keep("")

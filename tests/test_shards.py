@@ -155,7 +155,7 @@ def test_shards_come_over_http_and_nothing_but_their_ids_stays(monkeypatch, tmp_
     [
         ("part0.txt\n", "lists 1 shards: at least 2"),
         ("part0.txt\nftp://x/y\n", "neither a file nor an https address"),
-        ("part0.txt\nhttp://example.org/y\n", "neither a file nor an https address"),
+        ("part0.txt\nhttp://localhost.example.org/y\n", "neither a file nor an https address"),
         ("part0.txt\nnowhere.txt\n", "nowhere.txt is not there"),
         ("part0.txt\nodd.txt\n", "no plain text in UTF-8"),
         ("short.txt\npart0.txt\n", "No shard of bad has a whole batch of 4 windows of 16 tokens"),
