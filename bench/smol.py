@@ -2,7 +2,7 @@
 
     LLAMA_CPP_PYTHON=/path/to/python python -m bench.smol [--rounds 5] [--tokens 200]
 
-The same file (Q4_1) for both. Ours in fp32, bf16 and int8 made of the file's numbers; llama.cpp with the file's own blocks, by
+The same file (Q4_1) for both. Ours in fp32, bf16, int8 and int4 made of the file's numbers; llama.cpp with the file's own blocks, by
 llama-cpp-python in a Python of its own (LLAMA_CPP_PYTHON). Both have all cores and take turns, greedy, batch 1. Quality: mean
 negative log-likelihood of held-out text, and the share of places whose likeliest token is that of fp32.
 """
@@ -25,7 +25,7 @@ from bench import smollm2
 from bench.report import ROOT, machine, print_json, spread
 from llm import corpora, files, paths, quantised, scoring
 from llm.checkpoint import load_model
-from llm.config import SampleConfig
+from llm.config import WEIGHTS, SampleConfig
 from llm.generate import generate
 
 SCORED = 512  # tokens
@@ -99,7 +99,7 @@ def main() -> None:
         peer = Peer(file, threads)
         text = files.validation_part(files.read_text(corpora.path("stories")).text)[: 8 * SCORED]
         ids = encoding.encode(text)[:SCORED]
-        models = {f"ours, {name}": quantised.smaller(model, name) for name in ("fp32", "bf16", "int8")}
+        models = {f"ours, {name}": quantised.smaller(model, name) for name in WEIGHTS}
         quality, first = {}, None
         for name, one in models.items():
             scores = scoring.score_ids(one, ids, len(ids), len(ids))
@@ -134,7 +134,13 @@ def main() -> None:
     labels = {
         name: f"{name} (NLL {nll:.4f}, same likeliest {same:.1%})" for name, (nll, same) in quality.items()
     }
-    order = ["ours, int8", "ours, bf16", "ours, fp32", "llama.cpp, Q4_1"]  # the ratio is to the first
+    order = [
+        "ours, int4",
+        "ours, int8",
+        "ours, bf16",
+        "ours, fp32",
+        "llama.cpp, Q4_1",
+    ]  # the ratio is to the first
     results = {"SmolLM2-135M": {labels[name]: spread(speeds[name]) for name in order}}
     cases = {"SmolLM2-135M": {"new_tokens": given.tokens, "threads": threads, "scored": SCORED}}
     print_json({"bench": "smol", "unit": "tokens/s", "machine": about, "cases": cases, "results": results})

@@ -428,6 +428,9 @@ class TuneConfig:
             )
 
 
+WEIGHTS = ("fp32", "bf16", "int8", "int4")  # what llm.quantised knows
+
+
 @dataclass(frozen=True)
 class SampleConfig:
     """How the next token is chosen from the model's probabilities, and when to stop."""
@@ -448,8 +451,8 @@ class SampleConfig:
     stop: tuple[str, ...] = knob((), "Texts that end the generation")
     stop_at_eot: bool = knob(True, "End at the end-of-text token", advanced=True)
     weights: str = knob(
-        "fp32", "What each weight is kept as while texts are written: 4 bytes, 2 (bf16), or 1 in the matrices (int8)",
-        choices=("fp32", "bf16", "int8"),
+        "fp32", "What each weight is kept as while texts are written: 4 bytes, 2 (bf16), in the matrices 1 (int8) or a half (int4)",
+        choices=WEIGHTS,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -35,13 +35,18 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return torch.bmm(weights, v.reshape(B * K, T, D)).view(B, H, T, D)
 
 
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps) over the last dimension. x (..., C) -> (..., 1)."""
+    mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+    return mean_square.add_(eps).rsqrt_()
+
+
 class _RMSNorm(torch.autograd.Function):
     """x / rms(x) * weight with its gradient written out: d = (g w - n mean(g w n)) / rms, with n = x / rms."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        inverse = mean_square.add_(eps).rsqrt_()
+        inverse = _inverse_rms(x, eps)
         normed = x * inverse
         ctx.save_for_backward(normed, inverse, weight)
         return normed * weight
@@ -57,6 +62,8 @@ class _RMSNorm(torch.autograd.Function):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm of the last dimension. x (..., C), weight (C,) -> (..., C)."""
+    if not torch.is_grad_enabled():
+        return x * _inverse_rms(x, eps) * weight
     return _RMSNorm.apply(x, weight, eps)
 
 

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from llm import paths, quantised
+from llm import decode, paths, quantised
 from llm.config import SampleConfig, add_flags, from_flags
-from llm.model import GPT, KVCache
+from llm.model import GPT, KVCache, Tapped
 from llm.tokenizer import StreamDecoder, Tokenizer
 
 GREEDY_BELOW = 1e-6  # temperatures under this take the likeliest token: dividing by them would overflow
@@ -380,6 +380,7 @@ class Batch:
         self.model, self.encoding, self.most = model, encoding, rows
         self.known = known_ids(encoding, model.config.vocab_size)
         self.parts = list(model.modules())  # walking the tree at every step would cost a tenth of it
+        self.places = [part for part in self.parts if isinstance(part, Tapped)]
         self.rows: list[
             Row
         ] = []  # rows[i] lives in row i of the cache, which has read all its ids but the last
@@ -421,7 +422,10 @@ class Batch:
                 return []
             self.make_room(len(self.rows), max(len(row.ids) - row.begin for row in self.rows))
             last = torch.tensor([row.ids[-1:] for row in self.rows], device=self.model.device)
-            logits = self.model(last, part(self.cache, 0, len(self.rows)))[:, -1].float().cpu()  # (B, V)
+            cache = part(self.cache, 0, len(self.rows))
+            watched = any(part.watched for part in self.places)
+            logits = self.model(last, cache)[:, -1] if watched else decode.step(self.model, last, cache)
+            logits = logits.float().cpu()  # (B, V)
         steps = self.choose(checked(logits).masked_fill(~self.known, -torch.inf))
         for row in [row for row in self.rows if row.finish]:
             self.leave(row)
@@ -448,7 +452,7 @@ class Batch:
         rows = had_rows if rows <= had_rows else min(max(2 * had_rows, rows), self.most)
         context_length = self.model.config.context_length
         length = had_length if length <= had_length else min(max(2 * had_length, length, 64), context_length)
-        larger = KVCache(self.model.config, rows, length, like=self.model.token_embedding.weight)
+        larger = KVCache(self.model.config, rows, length, like=decode.cache_type(self.model))
         if self.cache is not None:
             larger.keys[:, :had_rows, :, :had_length] = self.cache.keys
             larger.values[:, :had_rows, :, :had_length] = self.cache.values

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from llm import chat, checkpoint, corpora, data, files, paths, quantised
+from llm.config import WEIGHTS
 from llm.distributed import best_device
 from llm.generate import evaluating, prompt_ids, shown
 from llm.model import GPT
@@ -191,7 +192,7 @@ def drawn_tokens(encoding: Tokenizer, ids: Sequence[int], found: Scores, most: i
 def by_weights(
     model: GPT, encoding: Tokenizer, text: str | Sequence[int], most: int = 512
 ) -> dict[str, dict[str, Any]]:
-    """The first `most` tokens of a text with the weights kept as fp32, bf16 and int8: what smaller weights cost.
+    """The first `most` tokens of a text with the weights kept in each way: what smaller weights cost.
 
     {"fp32": {"loss", "perplexity", "tokens", "same" (share of places whose likeliest token is that of fp32), "bytes"}, ...}.
     Remembered as long as the model is. Raises ValueError for a text of fewer than two tokens.
@@ -204,7 +205,7 @@ def by_weights(
         return kept[tuple(ids)]
     found, first = {}, None
     window = min(model.config.context_length, len(ids))
-    for weights in ("fp32", "bf16", "int8"):
+    for weights in WEIGHTS[: 4 if model.device.type == "cpu" else 3]:  # int4 is a processor's
         other = quantised.smaller(model, weights)
         scores = score_ids(other, ids, window, max(window // 2, 1))
         first = scores.best if first is None else first
@@ -240,7 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--special", action="store_true", help="read strings like <|endoftext|> as special tokens"
     )
     parser.add_argument(
-        "--by_weights", action="store_true", help="what bf16 and int8 weights cost on its first 512 tokens"
+        "--by_weights",
+        action="store_true",
+        help="what bf16, int8 and int4 weights cost on its first 512 tokens",
     )
     given = parser.parse_args(arguments)
     try:

@@ -140,7 +140,7 @@ class Loaded:
     model: GPT
     encoding: Tokenizer
     batches: dict[Way, Batch] = field(default_factory=dict)  # texts of one way are decoded together
-    smaller: dict[Way, GPT] = field(default_factory=dict)  # copies with bf16 or int8 weights, the last few
+    smaller: dict[Way, GPT] = field(default_factory=dict)  # copies with smaller weights, the last few
     streams: dict[Row, Stream] = field(default_factory=dict)
     adapted: GPT | None = None  # the same weights with adapters beside them
     adapters: dict[tuple, str] = field(default_factory=dict)  # (name, stamp) of each, and its label there

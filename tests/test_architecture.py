@@ -46,6 +46,7 @@ LEVELS = {
     "llm.convert.folder": 3,
     "llm.precision": 2,
     "llm.quantised": 2,
+    "llm.decode": 2,
     "llm.data": 3,
     "llm.shards": 3.5,
     "llm.convert": 4,

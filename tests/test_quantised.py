@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from llm import checkpoint, engine, paths, quantised, scoring, tokenizer, tuned
-from llm.config import ModelConfig, SampleConfig
+from llm.config import WEIGHTS, ModelConfig, SampleConfig
 from llm.generate import complete
 from llm.model import GPT
 
@@ -25,6 +25,44 @@ def test_no_weight_is_off_by_more_than_half_a_step():
     Q, scale = quantised.rounded(W)
     assert ((scale[:, None] * Q - W).abs() <= scale[:, None] / 2 + 1e-6).all()
     assert (quantised.rounded(torch.zeros(2, 3))[0] == 0).all()
+
+
+def test_groups_by_hand():
+    """32 numbers from -1 to 0.5: steps of 0.1; the other group is constant."""
+    row = torch.tensor([-1.0, 0.5, -0.94, -0.96, 0.0] + [0.2] * 27 + [3.0] * 32)[None]
+    Q, step, least = quantised.grouped(row)
+    assert Q[0, :6].tolist() == [0, 15, 1, 0, 10, 12] and (Q[0, 32:] == 0).all()
+    torch.testing.assert_close(step[0, :1], torch.tensor([0.1]))
+    assert least[0].tolist() == [-1.0, 3.0]
+
+
+def test_four_bits_of_a_file_come_back_as_they_were():
+    """Numbers that are least + step * (0 ... 15) already, as the blocks of Q4_1 are: nothing more is lost."""
+    torch.manual_seed(0)
+    step, least = torch.rand(20, 3, 1) + 0.1, torch.randn(20, 3, 1)
+    kept = torch.randint(16, (20, 3, 32))
+    kept[..., 0], kept[..., 1] = 0, 15
+    Q, found, low = quantised.grouped((least + step * kept).view(20, 96))
+    assert torch.equal(Q, kept.view(20, 96).int())
+    torch.testing.assert_close(found, step[..., 0])
+    torch.testing.assert_close(low, least[..., 0])
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64), (3, 1281, 40), (5, 130, 344), (8, 33, 7), (40, 96, 128)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_product_with_four_bits_is_that_of_plain_arithmetic(shape, bias):
+    """Also where rows and columns do not come out even."""
+    B, N, C = shape
+    torch.manual_seed(1)
+    linear = nn.Linear(C, N, bias=bias)
+    x = torch.randn(B, C).bfloat16()
+    W = nn.functional.pad(linear.weight.detach(), (0, -C % 32))
+    Q, step, least = quantised.grouped(W)
+    W = (least[..., None] + step[..., None] * Q.view(N, -1, 32)).view(N, -1)[:, :C]
+    wanted = x.float() @ W.T + (linear.bias if bias else 0)
+    found = quantised.Int4Linear(linear)
+    assert found(x.view(1, B, C)).shape == (1, B, N)
+    torch.testing.assert_close(found(x).float(), wanted, atol=0.03, rtol=0.02)
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64), (3, 1281, 40), (5, 130, 344), (8, 33, 7), (40, 96, 128)])
@@ -52,15 +90,14 @@ def small(**settings):
 def test_a_smaller_model_leaves_the_whole_one_alone_and_takes_less_memory():
     model = small(bias=True)
     before = {name: p.clone() for name, p in model.named_parameters()}
-    sizes = {
-        weights: quantised.size(quantised.smaller(model, weights)) for weights in ("fp32", "bf16", "int8")
-    }
+    sizes = {weights: quantised.size(quantised.smaller(model, weights)) for weights in WEIGHTS}
     assert sizes["fp32"] == sum(4 * p.numel() for p in model.parameters())
     assert sizes["bf16"] == sizes["fp32"] / 2 and quantised.smaller(model, "fp32") is model
+    assert not any(m.training for weights in WEIGHTS for m in quantised.smaller(model, weights).modules())
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     idx = torch.randint(300, (2, 64))
     with torch.no_grad():
-        for weights, close in (("bf16", 0.02), ("int8", 0.04)):
+        for weights, close in (("bf16", 0.02), ("int8", 0.04), ("int4", 0.2)):
             logits = quantised.smaller(model, weights)(idx).float()
             assert (logits - model(idx)).norm() / model(idx).norm() < close
 
@@ -96,6 +133,8 @@ def test_every_model_that_ships_stays_within_one_percent():
         found = scoring.by_weights(model, encoding, text)
         assert found["int8"]["loss"] == pytest.approx(found["fp32"]["loss"], rel=0.01), (name, found)
         assert found["int8"]["same"] >= 0.95, (name, found)
+        assert found["int4"]["loss"] == pytest.approx(found["fp32"]["loss"], rel=0.05), (name, found)
+        assert found["int4"]["bytes"] < found["int8"]["bytes"]
 
 
 @pytest.mark.parametrize("kind", ["inline", "worker"])
@@ -105,10 +144,10 @@ def test_the_engine_writes_with_the_weights_that_are_asked_for(monkeypatch, kind
     asked = engine.ENGINES[kind]()
     how = [
         SampleConfig(temperature=0.0, max_new_tokens=12, weights=weights)
-        for weights in ("fp32", "int8", "bf16")
+        for weights in ("fp32", "int8", "bf16", "int4")
     ]
-    texts = ["", "", ""]
-    for steps in asked.generate("story-llama", ["Long ago, a"] * 3, how):
+    texts = [""] * 4
+    for steps in asked.generate("story-llama", ["Long ago, a"] * 4, how):
         for step in steps:
             texts[step["row"]] += step["text"]
     model, encoding = checkpoint.load_model(paths.model_folder("story-llama"))

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from llm import corpora, engine, files
+from llm.config import WEIGHTS
 from llm.runs import Run
 from ui import afar
 from ui.figures.base import escape, message, number, size, table
@@ -35,7 +36,7 @@ def told(model: object, compare: object, a: object, b: object) -> dict[str, Any]
         not isinstance(model, str)
         or not model
         or afar.is_far(model)
-        or all(one not in ("bf16", "int8") for one in chosen)
+        or all(one not in WEIGHTS[1:] for one in chosen)
     ):
         return gr.update(visible=False)
     try:
@@ -67,6 +68,7 @@ def drawn(found: dict[str, dict[str, Any]], dataset: str, chosen: list[object]) 
     )
     return (
         f"<h3 class='pg-side'>What smaller weights cost</h3>{shown}<p class='pg-aside'>Measured now on {whole['tokens']:,} held-out tokens of "
-        f"{escape(dataset)}. int8: each row of a matrix has a scale, and its numbers are rounded to 255 steps of it; "
+        f"{escape(dataset)}. int8: each row of a matrix has a scale, and its numbers are rounded to 255 steps of it. "
+        "int4: 32 numbers of a row share 16 steps between their least and their largest, the output matrix stays int8; "
         "the text above and the token table below use the weights that are chosen.</p>"
     )

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from llm import generate, scoring
 from llm.checkpoint import load_model, save_model
-from llm.config import ModelConfig, SampleConfig
+from llm.config import WEIGHTS, ModelConfig, SampleConfig
 from llm.model import GPT
 from llm.tokenizer import ByteTokenizer
 from ui import weights
@@ -313,7 +313,7 @@ def test_smaller_weights_beside_whole_ones_with_what_they_cost(playground, model
     page.wait_for_selector("#playground-weights-costs table")
     text, dataset = weights.text_for("babble")
     found = scoring.by_weights(loaded, BYTE, text)
-    for row, kind in enumerate(("fp32", "bf16", "int8")):
+    for row, kind in enumerate(WEIGHTS):
         cells = page.locator(
             f"#playground-weights-costs tbody tr:nth-child({row + 1}) td"
         ).all_text_contents()
