@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -13,11 +15,22 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from starlette.middleware import Middleware
 
-from llm import check, dispatch, engine, files
-from ui import health, pickers, serve, transfers
+from llm import check, dispatch, engine, files, modes
+from ui import allowed, health, lesson_bar, pickers, room, serve, transfers
 from ui.guard import Guard, allowed_hosts, is_loopback
-from ui.owner import OwnerCookie
-from ui.tabs import arena, attention, evaluate, finetune, models, playground, tokens, train, windows
+from ui.owner import OwnerCookie, teacher_token
+from ui.tabs import (
+    arena,
+    attention,
+    classroom,
+    evaluate,
+    finetune,
+    models,
+    playground,
+    tokens,
+    train,
+    windows,
+)
 from ui.theme import theme
 from ui.view import View, connect
 
@@ -35,11 +48,16 @@ TABS = {  # name in the address bar: title, module
     "arena": ("Arena", arena),
     "models": ("Models", models),
 }
+CLASS_TABS = {"class": ("Class", classroom)}  # where the lab is run for a class
 
 ICON = UI / "icon.svg"
 HEADER = f"""<header class="lab-header">
 {ICON.read_text(encoding="utf-8").replace("#0f766e", "var(--color-accent)").strip()}
 <div><h1>LLM Lab</h1><p>{PURPOSE}</p></div><div class="lab-spring"></div>
+<button id="lab-follow" class="lab-switch lab-plain" type="button" hidden><span>Show my view to all</span></button>
+<button id="lab-name" class="lab-switch lab-plain" type="button" title="Say what you are called" hidden><span></span></button>
+<button id="lab-lessons" class="lab-switch lab-plain" type="button"><span>Lessons</span></button>
+<button id="lab-share" class="lab-switch lab-plain" type="button"><span>Share</span></button>
 <button id="lab-theme" class="lab-switch" type="button" aria-label="Switch between light and dark"><span>Light / dark</span></button>
 </header>"""
 
@@ -51,9 +69,10 @@ def chosen_tabs(names: str) -> dict[str, tuple]:
     Exits with the list of names when there is one it does not know.
     """
     wanted = names.replace(",", " ").split()
-    if unknown := [name for name in wanted if name not in TABS]:
-        raise SystemExit(f"LLM_TABS names {' '.join(unknown)}; the tabs are {' '.join(TABS)}.")
-    return {name: row for name, row in TABS.items() if not wanted or name in wanted}
+    present = TABS | (CLASS_TABS if modes.mode() == "class" else {})
+    if unknown := [name for name in wanted if name not in present]:
+        raise SystemExit(f"LLM_TABS names {' '.join(unknown)}; the tabs are {' '.join(present)}.")
+    return {name: row for name, row in present.items() if not wanted or name in wanted or name in CLASS_TABS}
 
 
 def build() -> gr.Blocks:
@@ -62,6 +81,7 @@ def build() -> gr.Blocks:
         title="LLM Lab", analytics_enabled=False, fill_width=True, delete_cache=(3600, 24 * 3600)
     ) as page:
         gr.HTML(HEADER, padding=False, apply_default_css=False, js_on_load=None)
+        lesson = gr.HTML("", padding=False, apply_default_css=False, js_on_load=None, elem_id="lab-lesson")
         views = []
         with gr.Tabs(elem_id="lab-tabs", overflow_behavior="wrap") as tabs:
             for name, (title, module) in chosen_tabs(os.environ.get("LLM_TABS", "")).items():
@@ -70,8 +90,19 @@ def build() -> gr.Blocks:
                     module.build(view)
                     views.append(view)
         connect(page, tabs, views)
+        known = lesson_bar.selectors(views)
+
+        def over(request: gr.Request) -> str:
+            query = dict(request.query_params)
+            return lesson_bar.hidden(query, known) + lesson_bar.bar(query)
+
+        page.load(over, None, lesson, api_visibility="private", show_progress="hidden", queue=False)
+    allowed.authorise(page)
     return page.queue(max_size=200, default_concurrency_limit=8)
 
+
+if __name__ == "__main__" and "--mode" in sys.argv[:-1]:  # the page is built for its mode
+    os.environ["LLM_MODE"] = sys.argv[sys.argv.index("--mode") + 1]
 
 demo = build()
 
@@ -82,9 +113,16 @@ def css() -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
-def settings(host: str, port: int, hosted: bool = False) -> dict:
+def scripts(reachable: str = "") -> str:
+    """What runs before the page is made: the shell, then share, lessons and class; `reachable`: where others find the lab."""
+    shell, room_script = ((UI / "js" / name).read_text(encoding="utf-8") for name in ("shell.js", "room.js"))
+    about = f"window.lab.reachable = {json.dumps(reachable)};"
+    return f"<script>({shell})(); {about} ({room_script})({json.dumps(modes.mode())});</script>"
+
+
+def settings(host: str, port: int, hosted: bool = False, reachable: str = "", tunnel: bool = False) -> dict:
     """The arguments of `demo.launch`: loopback and quiet at home, tight when `hosted` (a Space)."""
-    hosts = allowed_hosts(host)
+    hosts = allowed_hosts(host) | ({".gradio.live"} if tunnel else frozenset())
     return {
         "server_name": host,
         "server_port": port,
@@ -92,7 +130,7 @@ def settings(host: str, port: int, hosted: bool = False) -> dict:
         "favicon_path": ICON,
         "css": css(),
         # in the head, which runs before the first widget is made: the scripts of widgets use window.lab
-        "head": f"<script>({(UI / 'js' / 'shell.js').read_text(encoding='utf-8')})();</script>",
+        "head": scripts(reachable),
         "run_history": False,
         "ssr_mode": False,
         "footer_links": ["api"],
@@ -100,7 +138,7 @@ def settings(host: str, port: int, hosted: bool = False) -> dict:
         "state_session_capacity": 500,
         "max_file_size": files.upload_limit(),
         "app_kwargs": {
-            "routes": [*health.ROUTES, *transfers.ROUTES, *serve.routes()],
+            "routes": [*health.ROUTES, *transfers.ROUTES, *room.ROUTES, *serve.routes()],
             "middleware": [
                 Middleware(Guard, hosts=hosts, any_address=not is_loopback(host), hosted=hosted),
                 Middleware(OwnerCookie, hosted=hosted),
@@ -111,9 +149,20 @@ def settings(host: str, port: int, hosted: bool = False) -> dict:
 
 def main(argv: list[str] | None = None) -> None:
     """`python app.py`: serve the page and open it in the browser."""
-    hosted = bool(os.environ.get("SPACE_ID"))
+    hosted, shared = bool(os.environ.get("SPACE_ID")), modes.is_shared()
     parser = argparse.ArgumentParser(description=PURPOSE)
-    parser.add_argument("--host", default="0.0.0.0" if hosted else "127.0.0.1", help="address to listen at")
+    parser.add_argument(
+        "--mode",
+        choices=modes.LIMITS,
+        default=modes.mode(),
+        help="who uses it: one person, a class, strangers",
+    )
+    parser.add_argument("--host", default="0.0.0.0" if shared else "127.0.0.1", help="address to listen at")
+    parser.add_argument(
+        "--share",
+        action="store_true",
+        help="an address on gradio.live too, for a class outside of this network",
+    )
     parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", 7860)))
     parser.add_argument("--browser", action=argparse.BooleanOptionalAction, default=not hosted)
     arguments = parser.parse_args(argv)
@@ -121,10 +170,32 @@ def main(argv: list[str] | None = None) -> None:
     if port != arguments.port:
         print(f"Port {arguments.port} is taken; the page opens at {port}.")
     dispatch.pump()  # runs that waited when the machine went down
-    if dispatch.where() != "local":
+    if dispatch.where() != "local" or shared:
         threading.Thread(target=dispatch.keep_pumping, daemon=True).start()
     threading.Timer(5.0, warm_up).start()  # while the first tab is looked at, not before
-    demo.launch(inbrowser=arguments.browser, **settings(arguments.host, port, hosted))
+    reachable = ""
+    if modes.mode() == "class":
+        host = lan_address() if not is_loopback(arguments.host) else "127.0.0.1"
+        reachable = f"http://{host}:{port}/"
+        print(
+            f"For the class: {reachable}\nFor the teacher alone: {reachable}teacher/{teacher_token()}",
+            flush=True,
+        )
+    demo.launch(
+        inbrowser=arguments.browser,
+        share=arguments.share,
+        **settings(arguments.host, port, hosted, reachable, arguments.share),
+    )
+
+
+def lan_address() -> str:
+    """This machine's address in its network; nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address of nobody (RFC 5737): only the route is looked up
+            return probe.getsockname()[0]
+        except OSError:
+            return "127.0.0.1"
 
 
 def free_port(host: str, first: int) -> int:

@@ -25,6 +25,7 @@ KEPT = (
     "LC_ALL",
     "LD_LIBRARY_PATH",
     "SPACE_ID",
+    "LLM_MODE",
 )  # variables that such a process is given; no keys
 UPLOAD_DAYS, HUB_DAYS = 1, 7  # after which uploads and downloads that nobody imported are removed
 

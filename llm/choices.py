@@ -57,7 +57,11 @@ def row_of(text: Ids, continuation: Ids, context_length: int) -> Row:
 
 @torch.inference_mode()
 def continuations(model: GPT, asked: Sequence[tuple[Ids, Ids]]) -> list[Continuation]:
-    """The score of each (text, continuation), in the order they are asked. Raises ValueError as `row_of`."""
+    """The score of each (text, continuation), in the order they are asked. Raises ValueError as `row_of`, and for a model without a causal mask."""
+    if not model.config.causal:
+        raise ValueError(
+            "This model was broken on purpose: it has no causal mask and has seen the answer it would be asked for. Choose another one."
+        )
     rows = [row_of(text, continuation, model.config.context_length) for text, continuation in asked]
     wanted: dict[tuple[int, ...], dict[tuple[int, ...], Continuation | None]] = {}
     for row in rows:  # the same text is read once for all its continuations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 
-from llm import paths
+from llm import modes, paths
 from llm.config import (
     BenchmarkConfig,
     BPEConfig,
@@ -49,8 +49,9 @@ def cores() -> int:
 
 
 def slots() -> int:
-    """Runs at a time: $LLM_SLOTS, else one for every four cores, at least one."""
-    return max(1, int(os.environ.get("LLM_SLOTS", cores() // 4)))
+    """Runs at a time, at least one: $LLM_SLOTS, else one for every four cores; for a class one a core, on a Space one for two."""
+    share = {"local": 4, "class": 1, "space": 2}[modes.mode()]
+    return max(1, int(os.environ.get("LLM_SLOTS", cores() // share)))
 
 
 def threads() -> int:

@@ -145,6 +145,10 @@ class ModelConfig:
         high=1e6,
         advanced=True,
     )
+    causal: bool = knob(
+        True, "A token looks only back; off breaks the model on purpose: it reads the answer instead of learning to guess it",
+        advanced=True,
+    )  # fmt: skip
     embedding_scale: bool = knob(
         False, "Multiply token vectors by the square root of the width", advanced=True
     )
@@ -328,6 +332,10 @@ class TrainConfig:
     patience: int = knob(
         0, "Stop after this many evaluations in a row without a better validation loss; 0 is off", low=0, high=10_000,
         advanced=True,
+    )  # fmt: skip
+    shift: int = knob(
+        1, "A token's target stands so many places after it; 0 breaks training on purpose: each token is its own target", low=0,
+        high=1, advanced=True,
     )  # fmt: skip
     keep_best: bool = knob(
         False,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
-from llm import commands, halving, paths
+from llm import commands, halving, modes, paths, turns
 from llm.runs import Run, all_runs
 
 
@@ -26,16 +26,45 @@ def _alone():
 
 
 def waiting() -> list[Run]:
-    """The queue: runs that wait, the longest waiting first."""
-    return sorted((r for r in all_runs() if r.status() == "waiting"), key=Run.queued_at)
+    """The queue: runs that wait, the next one first (see `llm.turns`)."""
+    return turns.order(turns.seen())
 
 
-def place(run: Run) -> int:
-    """How many runs go first: 0 for the next one. Raises ValueError when the run does not wait."""
-    names = [r.name for r in waiting()]
+def outlook(run: Run) -> tuple[int, float | None]:
+    """(how many runs go first, seconds until it begins or None when nobody knows). Raises ValueError when it does not wait."""
+    look = turns.seen()
+    queue = turns.order(look)
+    names = [r.name for r in queue]
     if run.name not in names:
         raise ValueError(f"The run {run.name} does not wait in the queue.")
-    return names.index(run.name)
+    known = where() == "local" and not paused()
+    return names.index(run.name), turns.waits(look, queue, commands.slots())[run.name] if known else None
+
+
+# --- held back
+
+
+def paused() -> bool:
+    """Whether somebody holds the queue back."""
+    return (paths.home() / "paused").exists()
+
+
+def pause(yes: bool = True) -> None:
+    """Hold the queue back, or let it go on. What runs is left alone."""
+    flag = paths.home() / "paused"
+    if yes:
+        paths.home().mkdir(parents=True, exist_ok=True)
+        flag.touch()
+    else:
+        flag.unlink(missing_ok=True)
+        pump()
+
+
+def stop_overdue() -> None:
+    """Ask visitors' runs that take longer than they may to stop."""
+    for run in turns.overdue(turns.seen()):
+        if not run.stop_requested():
+            run.request_stop(f"A run may take {modes.limits().minutes} minutes on this page.")
 
 
 def pump() -> list[Run]:
@@ -50,7 +79,7 @@ def pump() -> list[Run]:
         launcher = LAUNCHERS[where()]()
         trouble = launcher.trouble()
         note_trouble(trouble)
-        if not trouble:
+        if not trouble and not paused():
             launcher.recover()
             free = launcher.free()
             for run in waiting()[: max(0, free)]:
@@ -140,9 +169,10 @@ def trouble() -> str:
 
 
 def keep_pumping(seconds: float = 3.0) -> None:
-    """Where runs go to a cluster: look after the queue for as long as this process lives."""
+    """Look after the queue for as long as this process lives: where runs go to a cluster, and where visitors have limits."""
     while paths.home().is_dir():
         time.sleep(seconds)
+        stop_overdue()
         pump()
 
 

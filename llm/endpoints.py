@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from llm import paths
+from llm import modes, paths
 from llm.config import SampleConfig
 
 CONNECT_SECONDS, FIRST_SECONDS, QUIET_SECONDS, ALL_SECONDS = 10, 120, 30, 300  # until a server is given up
@@ -102,7 +102,7 @@ class Piece:
 
 def hosted() -> bool:
     """Whether strangers use this page (a Space)."""
-    return bool(os.environ.get("SPACE_ID"))
+    return modes.is_shared()
 
 
 def checked_address(address: str, kind: str = "openai") -> str:

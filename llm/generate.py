@@ -399,11 +399,13 @@ class Batch:
             self.waiting.remove(row)
         elif row in self.rows:
             place, last = self.rows.index(row), len(self.rows) - 1
-            if place != last:  # the last row moves into the gap, so that the rows in use stay side by side
+            if (
+                place != last and self.cache is not None
+            ):  # the last row moves into the gap, so that the rows in use stay side by side
                 for kept in (self.cache.keys, self.cache.values):
                     kept[:, place] = kept[:, last]
                 self.cache.lengths[place] = self.cache.lengths[last]
-                self.rows[place] = self.rows[last]
+            self.rows[place] = self.rows[last]
             self.rows.pop()
 
     @torch.inference_mode()
@@ -420,12 +422,23 @@ class Batch:
                     self.read(place)
             if not self.rows:
                 return []
+            if not self.model.config.causal:
+                return self.taken(torch.stack([self.reread(row) for row in self.rows]))
             self.make_room(len(self.rows), max(len(row.ids) - row.begin for row in self.rows))
             last = torch.tensor([row.ids[-1:] for row in self.rows], device=self.model.device)
             cache = part(self.cache, 0, len(self.rows))
             watched = any(part.watched for part in self.places)
             logits = self.model(last, cache)[:, -1] if watched else decode.step(self.model, last, cache)
-            logits = logits.float().cpu()  # (B, V)
+        return self.taken(logits)
+
+    def reread(self, row: Row) -> Tensor:
+        """(V,): the logits after a text that is read anew: where tokens see what follows, each new one changes all."""
+        idx = torch.tensor([row.ids[row.begin :]], device=self.model.device)
+        return self.model.output(self.model.hidden(idx)[:, -1])[0]
+
+    def taken(self, logits: Tensor) -> list[tuple[Row, Step]]:
+        """Draw from logits (B, V), and let go of the rows that end. Raises ValueError when they are not finite."""
+        logits = logits.float().cpu()
         steps = self.choose(checked(logits).masked_fill(~self.known, -torch.inf))
         for row in [row for row in self.rows if row.finish]:
             self.leave(row)
@@ -434,6 +447,8 @@ class Batch:
     def read(self, place: int) -> None:
         """Fill a row of the cache with all of its text that the model sees, but the last token."""
         row = self.rows[place]
+        if not self.model.config.causal:  # nothing of it can be kept
+            return
         ids = row.ids[row.begin : -1]
         self.make_room(len(self.rows), len(ids) + 1)
         self.cache.lengths[place] = 0

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from llm import paths
+from llm import modes, paths
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -47,7 +47,7 @@ NO_ROWS = (
 
 def hosted() -> bool:
     """Whether strangers use this lab (a Space)."""
-    return bool(os.environ.get("SPACE_ID"))
+    return modes.is_shared()
 
 
 def endpoint() -> str:

@@ -70,7 +70,7 @@ def models() -> list[Present]:
 def read(name: str) -> Present:
     """One model, NAME or NAME@STEP. Raises ValueError when there is none of that name."""
     folder = paths.model_folder(name)
-    run = _run_of(folder)
+    run = run_of(folder)
     source = read_source(folder)
     if paths.shipped_models() in folder.parents:
         kind = "built in"
@@ -106,7 +106,7 @@ def _made(folder: Path) -> float:
     return (folder / "model.safetensors").stat().st_mtime
 
 
-def _run_of(folder: Path) -> Run | None:
+def run_of(folder: Path) -> Run | None:
     """The run that this model directory belongs to."""
     for parent in folder.parents:
         if parent.name == "model" and parent.parent.parent == paths.runs():

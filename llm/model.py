@@ -187,6 +187,7 @@ class Attention(Tapped):
         self.rates = rates_of(config, config.slides(layer)) if config.position == "rope" else None
         self.window = config.sliding_window if config.slides(layer) else 0
         self.divisor = math.sqrt(config.score_size or config.head_dim)
+        self.causal = config.causal
         self.dropout = config.dropout
         self.fast = False  # take the way of llm.fast where it fits: set by llm.precision for some processors
         rows = (config.n_head + 2 * config.kv_heads) * config.head_dim
@@ -212,14 +213,9 @@ class Attention(Tapped):
             q, k = self.tap("q_turned", turn(q, angles)), self.tap("k_turned", turn(k, angles))
         if cache is not None:
             k, v = cache.store(layer, k, v, positions)
-        plain = cache is None and not packed and not 0 < self.window < T  # each sees all that came before it
-        mask = None
-        if not plain or self.watched:
-            mask = (
-                packed_mask(positions, self.window)
-                if packed
-                else causal_mask(positions, k.shape[2], self.window)
-            )
+        # each sees all that came before it
+        plain = cache is None and not packed and not 0 < self.window < T and self.causal
+        mask = None if plain and not self.watched else self.mask(positions, k.shape[2], packed)
         if self.watched:
             y = self.attend(q, k, v, mask)
         elif self.fast and plain and not (self.training and self.dropout):
@@ -237,6 +233,13 @@ class Attention(Tapped):
             )
         y = self.tap("heads", y)  # (B, H, T, D)
         return self.tap("out", self.out(y.transpose(1, 2).flatten(2)))
+
+    def mask(self, positions: Tensor, S: int, packed: bool) -> Tensor:
+        """(B, 1, T, S): True where a token may look. Without the causal mask each sees what follows it, too."""
+        mask = packed_mask(positions, self.window) if packed else causal_mask(positions, S, self.window)
+        if self.causal:
+            return mask
+        return mask | mask.transpose(-2, -1) if mask.shape[-2] == S else torch.ones_like(mask)
 
     def norm_heads(self, norm: RMSNorm, x: Tensor) -> Tensor:
         """RMSNorm of q or k, of each head or over the width of all heads. (B, H, T, D) -> (B, H, T, D)."""

@@ -65,12 +65,16 @@ class Pretrain:
 
     def batch(self, step: int) -> Batch:
         """Batch number `step` (0, 1, 2, ...), the same on every process and after every resume."""
-        return _tensors(*self.windows.inputs_and_targets(self.batches.numbers(step)))
+        return self.shifted(*self.windows.inputs_and_targets(self.batches.numbers(step)))
+
+    def shifted(self, inputs: np.ndarray, targets: np.ndarray) -> Batch:
+        """A batch as it is learnt: where a run is broken on purpose (`shift` 0), each token is its own target."""
+        return _tensors(inputs, targets if self.config.train.shift else inputs)
 
     def validation(self) -> Iterator[Batch]:
         """Validation windows in order, in batches; the first `eval_batches` of them, or all when that is 0."""
         for numbers in self._looked_at(len(self.validation_windows)):
-            yield _tensors(*self.validation_windows.inputs_and_targets(numbers))
+            yield self.shifted(*self.validation_windows.inputs_and_targets(numbers))
 
     def _looked_at(self, n: int) -> Iterator[np.ndarray]:
         """The numbers of the first `eval_batches` batches of n, in order; of all when that is 0."""

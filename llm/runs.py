@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llm import paths
+from llm import modes, paths
 
 VERSION = 1
 Event = dict[str, Any]  # {"kind": ..., "time": seconds since 1970, ...}; every number finite or None
@@ -50,15 +50,28 @@ class Run:
 
     @classmethod
     def create(
-        cls, kind: str, config: dict[str, Any], owner: str = "", name: str = "", pause: int = 0
+        cls,
+        kind: str,
+        config: dict[str, Any],
+        owner: str = "",
+        name: str = "",
+        pause: int = 0,
+        expected: float = 0.0,
     ) -> Run:
         """A new run that waits for its turn. It appears whole: two creations of one name cannot mix.
 
-        `pause`: the step at which it is to stop and wait (see `llm.halving`); 0 for none.
-        Raises ValueError when the name is unsafe or taken.
+        `pause`: the step at which it is to stop and wait (see `llm.halving`); 0 for none. `expected`: its forecast in
+        seconds; 0 without one. Raises ValueError when the name is unsafe or taken, or the visitor has as many as they may.
         """
         name = paths.checked_name(name or new_name(str(config.get("dataset") or kind)), "run name")
-        meta = {"version": VERSION, "kind": kind, "owner": owner, "created": time.time()}
+        refuse_more(owner)
+        meta = {
+            "version": VERSION,
+            "kind": kind,
+            "owner": owner,
+            "created": time.time(),
+            "expected": expected,
+        }
         building = paths.runs() / f".new-{secrets.token_hex(8)}"
         building.mkdir()
         try:
@@ -128,6 +141,8 @@ class Run:
         Raises Superseded, and adds nothing, when this process does the run no more.
         """
         event = {"kind": kind, "time": time.time(), **values}
+        if kind == "end" and values.get("reason") == "stopped" and (why := self.why_stopped()):
+            event["message"] = f"{why} {event.get('message', '')}".strip()
         line = json.dumps(_finite(event), allow_nan=False, ensure_ascii=False) + "\n"
         with open(self.path / "events.jsonl", "ab+") as f:
             fcntl.flock(
@@ -284,9 +299,9 @@ class Run:
     def stop_path(self) -> Path:
         return self.path / "stop"
 
-    def request_stop(self) -> None:
-        """Ask the run to stop: it keeps its checkpoint and its model. A waiting one ends at once."""
-        self.stop_path.touch()
+    def request_stop(self, why: str = "") -> None:
+        """Ask the run to stop: it keeps its checkpoint and its model. A waiting one ends at once. `why` is said at its end."""
+        self.stop_path.write_text(why, encoding="utf-8")
         descriptor = self.lock() if self.status() == "waiting" else None
         if descriptor is not None:
             try:
@@ -297,6 +312,24 @@ class Run:
 
     def stop_requested(self) -> bool:
         return self.stop_path.exists()
+
+    def why_stopped(self) -> str:
+        """What was said with the wish to stop it; "" when nothing was."""
+        try:
+            return self.stop_path.read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
+    def share(self, yes: bool = True) -> None:
+        """Let everybody on the page look at the run and use its model, or no longer."""
+        if yes:
+            (self.path / "shared").touch()
+        else:
+            (self.path / "shared").unlink(missing_ok=True)
+
+    def shared(self) -> bool:
+        """Whether everybody may look at it."""
+        return (self.path / "shared").exists()
 
     def pause(self, step: int) -> None:
         """Let a training stop at this step, after its evaluation, and wait there; 0 lets it go all the way."""
@@ -333,6 +366,19 @@ class Run:
             shutil.rmtree(gone)
         finally:
             os.close(descriptor)
+
+
+def refuse_more(owner: str, count: int = 1) -> None:
+    """Raise ValueError where `count` more runs are more than a visitor may have in the queue; a terminal may have any."""
+    most = modes.limits().waiting
+    if not most or owner in ("", "terminal", "local") or getattr(owner, "teacher", False):
+        return
+    waiting = sum(run.meta["owner"] == owner and run.status() == "waiting" for run in all_runs())
+    if waiting + count > most:
+        raise ValueError(
+            f"You have {waiting} runs in the queue and {count} more would be above the {most} that one visitor may have: wait "
+            "until one has begun, or stop one."
+        )
 
 
 def stale() -> float:

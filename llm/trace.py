@@ -192,7 +192,9 @@ def cell_steps(
     scaled = dot / math.sqrt(config.score_size or config.head_dim)
     row_masked = found[at + "masked"][0, head, row]
     largest = row_masked.max()  # taken off before exp, which changes nothing and keeps exp from overflowing
-    exps = torch.exp(row_masked - largest)[: row + 1]  # 0 where a sliding window has moved on
+    exps = torch.exp(row_masked - largest)[
+        : row + 1 if config.causal else None
+    ]  # 0 where a sliding window has moved on
     row_sum = exps.sum()
     first = int((row_masked > -torch.inf).nonzero()[0])
     roots = {}

@@ -154,13 +154,13 @@ def test_the_queue_keeps_its_order_and_its_slots(monkeypatch):
     monkeypatch.setenv("LLM_SLOTS", "1")
     order = [new(f"r{i}") for i in range(3)]
     for i, run in enumerate(order):
-        assert dispatch.place(run) == i
+        assert dispatch.outlook(run)[0] == i
     monkeypatch.setattr(dispatch.Local, "start", lambda self, run: bool(run.lock()))
     assert [r.name for r in dispatch.pump()] == ["r0"]
     assert dispatch.pump() == []
-    assert dispatch.place(order[1]) == 0
+    assert dispatch.outlook(order[1])[0] == 0
     with pytest.raises(ValueError, match="r0"):
-        dispatch.place(order[0])
+        dispatch.outlook(order[0])
 
 
 def test_a_run_whose_process_dies_at_once_is_not_started_for_ever(monkeypatch):

@@ -10,9 +10,9 @@ from typing import Any
 
 from llm import chat, endpoints, speakers
 from llm.config import SampleConfig, to_flags
+from llm.modes import is_shared
 from ui import pickers
 from ui.figures.base import utf16
-from ui.owner import is_shared
 
 
 def is_far(model: object) -> bool:

@@ -15,6 +15,7 @@ from llm.prompts import Written
 from ui import pickers
 from ui.figures import tuned as figures
 from ui.figures.base import message
+from ui.owner import brought, may_read, own_rows
 from ui.parts import plain_errors, section, show_code
 from ui.view import View
 
@@ -90,7 +91,8 @@ def choose(name: str, written: str, best: object, seed: float) -> list[Any]:
     except (TypeError, ValueError, KeyError):
         raise ValueError("Write answers first, then choose one of them.") from None
     found = pairs.of_choice(prompt, texts, best)
-    n = pairs.append(name, found)
+    n = pairs.append(own_rows(name), found)
+    brought(name)
     added = "One pair was" if len(found) == 1 else f"{len(found)} pairs were"
     told = message(
         f"{added} added: {name} has {n:,} now. Type the next prompt, or write other answers to this one."
@@ -138,15 +140,15 @@ def train_on(name: str) -> tuple[dict, str]:
     if n < FEW:
         told += f" {n} pair{'s' if n > 1 else ''} will teach little: some dozens are a beginning."
     choices = [
-        *corpora.row_names(),
-        *corpora.names(),
+        *pickers.row_names(),
+        *pickers.dataset_names(),
     ]  # all, so that what stood there is no foreign value on the way
     return gr.update(value=name, choices=choices), message(told)
 
 
 def preferences() -> list[str]:
     """Rows of pairs: those shipped and a person's own."""
-    return [name for name in corpora.row_names() if _is_preference(name)]
+    return [name for name in pickers.row_names() if _is_preference(name)]
 
 
 def _is_preference(name: str) -> bool:
@@ -273,7 +275,7 @@ def build(view: View, shared: Any) -> None:
         "the chosen answer's less the rejected one's.",
     )
     with gr.Row():
-        dataset = pickers.picker(view, "pairs", preferences, "Rows", min_width=160)
+        dataset = pickers.picker(view, "pairs", preferences, "Rows", rule=may_read, min_width=160)
         row = gr.Number(1, label="Row", precision=0, minimum=1, elem_id="choose-row", min_width=90)
         beta = gr.Number(TuneConfig().beta, label="Beta", minimum=0, elem_id="choose-beta", min_width=90)
     with gr.Row():

@@ -8,12 +8,13 @@ import gradio as gr
 
 from llm import benchmarks, commands, dispatch, harness_tasks
 from llm.config import BenchmarkConfig, to_dict
+from llm.modes import is_shared
 from llm.runs import Run
 from ui import pickers, transfers
 from ui.figures import benchmarks as figures
 from ui.figures.base import message
 from ui.figures.train import progress
-from ui.owner import is_shared, owner
+from ui.owner import owner
 from ui.parts import Choice, plain_errors, section, show_code
 from ui.view import View
 

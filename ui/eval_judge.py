@@ -6,13 +6,14 @@ from typing import Any
 
 import gradio as gr
 
-from llm import arena, commands, corpora, dispatch, judge, speakers, verdicts
+from llm import arena, commands, dispatch, judge, verdicts
 from llm.config import JUDGE_PROMPT, JudgeConfig, to_dict
 from llm.runs import Run
-from ui import transfers
+from ui import pickers, transfers
+from ui.allowed import gate
 from ui.figures import judge as figures
 from ui.figures.base import message
-from ui.owner import owner
+from ui.owner import may_open, may_read, owner
 from ui.parts import Choice, plain_errors, section, show_code
 from ui.view import View
 
@@ -121,22 +122,23 @@ def stop_or_go(name: str, request: gr.Request) -> list[Any]:
 
 def askable(request: gr.Request) -> Any:
     """A picker of who can be asked, with what the visitor may choose."""
-    return gr.update(choices=speakers.names(owner(request)))
+    return gr.update(choices=pickers.speaker_names(owner(request)))
 
 
 def speaker(view: View, key: str, label: str) -> gr.Dropdown:
     """A dropdown of everyone who can speak, kept in the address bar."""
 
     def restored(text: str | None = None) -> dict:
-        names = speakers.names("")
+        names = pickers.speaker_names("")
         wish = text or FIRST[key]
         return gr.update(choices=names, value=wish if wish in names else next(iter(names), None))
 
-    names = speakers.names("")
+    names = pickers.speaker_names("")
     value = FIRST[key] if FIRST[key] in names else next(iter(names), None)
     box = Choice(
         names, value=value, label=label, elem_id=f"evaluate-judge-{key}", interactive=True, min_width=140
     )
+    gate(box, may_open)
     view.keep(f"judge.{key}", box, restore=restored)
     view.on_load(askable, box)
     view.on_select(askable, box)
@@ -147,7 +149,7 @@ def datasets() -> list[str]:
     """Rows that hold instructions."""
     from ui.tune_rows import kind_of_rows
 
-    return [name for name in corpora.row_names() if kind_of_rows(name) == "instruction"]
+    return [name for name in pickers.row_names() if kind_of_rows(name) == "instruction"]
 
 
 def build(view: View) -> None:
@@ -165,6 +167,7 @@ def build(view: View) -> None:
             with gr.Row(elem_classes="train-pair"):
                 known = datasets()
                 dataset = Choice(known, value=known[0] if known else None, label="Instructions", elem_id="evaluate-judge-dataset", interactive=True, min_width=140)  # fmt: skip
+                gate(dataset, may_read)
                 part = gr.Textbox(
                     "test", label="Part", max_lines=1, elem_id="evaluate-judge-part", min_width=100
                 )

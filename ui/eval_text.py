@@ -11,8 +11,10 @@ import gradio as gr
 from llm import chat, corpora, engine, files, paths, tokenizer, tuned
 from llm.config import SampleConfig
 from ui import pickers
+from ui.allowed import gate
 from ui.figures import evaluate as figures
 from ui.figures.base import message
+from ui.owner import may_open
 from ui.parts import Choice, plain_errors, section, show_code
 from ui.view import View
 
@@ -145,7 +147,7 @@ def data_of(model: str) -> Any:
         made = tuned.training(model)
     except ValueError:
         return gr.skip()
-    return made.dataset if made and made.dataset in corpora.names() else gr.skip()
+    return made.dataset if made and made.dataset in pickers.dataset_names() else gr.skip()
 
 
 @plain_errors
@@ -214,7 +216,7 @@ def models_picker(view: View) -> gr.Dropdown:
         interactive=True,
     )  # fmt: skip
     view.refresh(box, refreshed)
-    return box
+    return gate(box, may_open)
 
 
 def build_copies(view: View) -> None:

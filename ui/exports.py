@@ -11,11 +11,12 @@ import gradio as gr
 from llm import chat, commands, convert, dispatch, hub, inventory
 from llm.config import FORMATS, ExportConfig, to_dict
 from llm.convert import EXPORTERS
+from llm.modes import is_shared
 from llm.runs import Run
 from ui import serve, shelf, transfers
 from ui.figures import transfers as figures
 from ui.figures.base import message
-from ui.owner import is_shared, owner
+from ui.owner import owner
 from ui.parts import Choice, plain_errors, section, show_code
 from ui.recipes import PROMPT, QUESTION, over_http, recipes
 from ui.view import View

@@ -48,7 +48,7 @@ class Guard:
         any_address: bool = False,
         hosted: bool = False,
     ):
-        """`any_address`: numeric addresses pass too (a server in a LAN; a numeric address cannot be rebound)."""
+        """A host that begins with a dot stands for all names that end with it. `any_address`: numeric addresses pass too (a server in a LAN; a numeric address cannot be rebound)."""
         self.app, self.hosts, self.any_address = app, hosts, any_address
         self.headers = [
             (b"x-content-type-options", b"nosniff"),
@@ -57,7 +57,7 @@ class Guard:
         ]
 
     def knows(self, name: str) -> bool:
-        if name in self.hosts:
+        if name in self.hosts or any(one.startswith(".") and name.endswith(one) for one in self.hosts):
             return True
         try:
             return self.any_address and bool(ipaddress.ip_address(name))

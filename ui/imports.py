@@ -13,14 +13,15 @@ from typing import Any
 
 import gradio as gr
 
-from llm import check, commands, corpora, dispatch, files, hub, paths, tokenizer
+from llm import check, commands, dispatch, files, hub, paths, tokenizer
 from llm.config import ImportConfig, ModelConfig, from_dict, to_dict
 from llm.convert import IMPORTERS, families
 from llm.runs import ENDED, Run
 from ui import pickers, transfers
+from ui.allowed import gate
 from ui.figures import transfers as figures
 from ui.figures.base import message, size
-from ui.owner import owner
+from ui.owner import may_open, owner
 from ui.parts import Choice, plain_errors, show_code
 from ui.view import View
 
@@ -284,7 +285,7 @@ def choose_place(kind: str) -> list[dict]:
 def lists() -> list[dict]:
     """Models that an adapter may belong to, and encodings for files that have none, as they are on the disk now."""
     encodings = [one for one in tokenizer.names() if one != "char" and not one.startswith("model:")]
-    encodings += [f"char:{dataset}" for dataset in corpora.names()]  # its characters
+    encodings += [f"char:{dataset}" for dataset in pickers.dataset_names()]  # its characters
     return [gr.update(choices=[NONE, *pickers.model_names()]), gr.update(choices=[NONE, *encodings])]
 
 
@@ -321,6 +322,7 @@ def places(view: View) -> Place:
         base = Choice(
             [NONE], value=NONE, label="Model that an adapter (LoRA) belongs to", elem_id="models-base"
         )
+        gate(base, may_open)
         encoding = Choice(
             [NONE],
             value=NONE,

@@ -59,11 +59,13 @@ def sentence(source: str, run: Run, status: str, events: list[Event], step: int,
         return "A built-in model of this lab: the log of its own training."
     if status == "waiting":
         try:
-            place = dispatch.place(run)
+            place, wait = dispatch.outlook(run)
         except ValueError:  # it has just started
             return "It starts now."
         if trouble := dispatch.trouble():
             return trouble
+        if dispatch.paused():
+            return "The queue is held back: it goes on when the teacher lets it."
         running = sum(other.status() == "running" for other in all_runs())
         before = f"{place} waiting before it" if place else "it is the next one"
         most = (
@@ -71,7 +73,14 @@ def sentence(source: str, run: Run, status: str, events: list[Event], step: int,
             if dispatch.where() == "ray"
             else f"{commands.slots()} at a time on this machine"
         )
-        return f"In the queue: {before}; {running} running, {most}."
+        when = (
+            ""
+            if wait is None
+            else f" It begins in about {duration(wait)}."
+            if wait >= 1
+            else " It begins next."
+        )
+        return f"In the queue: {before}; {running} running, {most}.{when}"
     end = newest(events, "end")
     if status in ("finished", "stopped", "failed") and end:
         return end.get("message") or ""

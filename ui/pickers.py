@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from llm import corpora, paths
+from llm import corpora, paths, speakers
+from ui.allowed import Rule, gate
+from ui.owner import Visitor, here, may_open, may_read
 from ui.parts import Choice
 from ui.view import View
 
@@ -15,7 +17,19 @@ FIRST_MODEL = "story-llama"  # what the page opens with
 
 def model_names() -> list[str]:
     """Models that can be opened: made here, built in, those of runs, each with the steps it kept on its way."""
-    return paths.model_names(steps=True)
+    visitor = here()
+    return [name for name in paths.model_names(steps=True) if may_open(name, visitor)]
+
+
+def speaker_names(visitor: str) -> list[str]:
+    """Everyone whom the visitor may ask: see `llm.speakers.names`; "" for what all may."""
+    return [name for name in speakers.names(visitor) if speakers.is_far(name) or may_open(name, visitor)]
+
+
+def dataset_names() -> list[str]:
+    """Texts that the visitor may use."""
+    visitor = here()
+    return [name for name in corpora.names() if may_read(name, visitor)]
 
 
 def first_model() -> str:
@@ -24,11 +38,23 @@ def first_model() -> str:
     return FIRST_MODEL if FIRST_MODEL in names else next(iter(names), "")
 
 
+def row_names() -> list[str]:
+    """Rows for fine-tuning that the visitor may use."""
+    visitor = here()
+    return [name for name in corpora.row_names() if may_read(name, visitor)]
+
+
+def may_encode(name: str, visitor: Visitor) -> bool:
+    """Whether a visitor may use an encoding: that of a model goes with the model."""
+    return may_open(name.removeprefix("model:"), visitor)
+
+
 def encoding_names() -> list[str]:
     """Encodings: built-in, trained here, and those of models."""
     from llm import tokenizer
 
-    return list(tokenizer.names())
+    visitor = here()
+    return [name for name in tokenizer.names() if may_encode(name, visitor)]
 
 
 def picker(
@@ -38,15 +64,17 @@ def picker(
     label: str,
     preferred: str | None = None,
     info: str | None = None,
+    rule: Rule = may_open,
     **options,
 ) -> gr.Dropdown:
     """A dropdown of `names()`, kept in the address bar as `key`, read again at load, on focus and when its tab is shown.
 
-    A name that has gone is replaced by `preferred` if that is there, else by the first.
+    A name that has gone is replaced by `preferred` if that is there, else by the first. `rule` says who may use a name.
     """
 
     def current(value: str | None) -> tuple[list[str], str | None]:
-        choices = names()
+        visitor = here()
+        choices = [name for name in names() if rule(name, visitor)]
         fallback = preferred if preferred in choices else next(iter(choices), None)
         return choices, value if value in choices else fallback
 
@@ -61,7 +89,7 @@ def picker(
 
     choices, value = current(None)
     options = {"elem_id": f"{view.tab}-{key}", "interactive": True} | options
-    box = Choice(choices=choices, value=value, label=label, info=info, **options)
+    box = gate(Choice(choices=choices, value=value, label=label, info=info, **options), rule)
     view.keep(key, box, restore=restored)
     view.refresh(box, refreshed)
     box.focus(refreshed, box, box, api_visibility="private", show_progress="hidden", queue=False)
@@ -75,9 +103,9 @@ def model_picker(view: View, key: str = "model", label: str = "Model", **options
 
 def encoding_picker(view: View, key: str = "encoding", label: str = "Encoding", **options) -> gr.Dropdown:
     """A dropdown of encodings."""
-    return picker(view, key, encoding_names, label, **options)
+    return picker(view, key, encoding_names, label, rule=may_encode, **options)
 
 
 def dataset_picker(view: View, key: str = "dataset", label: str = "Dataset", **options) -> gr.Dropdown:
     """A dropdown of texts."""
-    return picker(view, key, corpora.names, label, **options)
+    return picker(view, key, dataset_names, label, rule=may_read, **options)

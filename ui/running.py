@@ -10,12 +10,12 @@ from typing import Any
 
 import gradio as gr
 
-from llm import dispatch, paths
+from llm import dispatch, modes, paths
 from llm.config import RunConfig, to_dict
 from llm.runs import Run, all_runs
-from ui import live, monitor
+from ui import live, monitor, plans
 from ui.figures import train as figures
-from ui.owner import may_use, owner
+from ui.owner import may_see, may_use, owner
 from ui.parts import plain_errors, section
 from ui.view import View
 
@@ -27,7 +27,7 @@ def visible_to(source: str, request: gr.Request | None) -> bool:
     if source.startswith("model:"):
         return True
     try:
-        return may_use(Run.open(source.partition(":")[2]).meta["owner"], owner(request))
+        return may_see(Run.open(source.partition(":")[2]), owner(request))
     except ValueError:
         return False
 
@@ -68,11 +68,7 @@ class Room:
     def own_runs(self, request: gr.Request | None) -> list[Run]:
         """The training runs that the visitor may see, newest first."""
         visitor = owner(request)
-        return [
-            run
-            for run in all_runs("train")
-            if may_use(run.meta["owner"], visitor) and self.belongs(run.config)
-        ]
+        return [run for run in all_runs("train") if may_see(run, visitor) and self.belongs(run.config)]
 
     def worked_example(self) -> str:
         """A built-in model that brings the log of its own training, as "model:NAME"; "" when there is none."""
@@ -105,9 +101,19 @@ class Room:
             shown = runs[0].name if runs else self.worked_example()
         return [shown, *self.look(request, shown, others)]
 
+    def allowed(self, config: RunConfig, visitor: str) -> float | None:
+        """The forecast of a run in seconds, None without one. Raises ValueError where it is more than the visitor may ask for."""
+        full = plans.resolved(config)
+        found = plans.measured(full, tuning=is_tuning(to_dict(config)))
+        seconds = found["seconds_per_step"] * config.train.max_steps if found else None
+        if not getattr(visitor, "teacher", False):
+            modes.refuse_large(sum(full.model.parameters().values()), full.train.processes, seconds)
+        return seconds
+
     def begin(self, request: gr.Request, name: str, config: RunConfig) -> list[Any]:
         """Start a run: it gets a directory, a place in the queue and a process of its own. A double click is one run."""
         wanted, visitor = to_dict(config), owner(request)
+        seconds = self.allowed(config, visitor)
         for run in self.own_runs(request)[:1]:
             if (
                 run.config == wanted
@@ -115,7 +121,7 @@ class Room:
                 and time.time() - run.meta["created"] < DOUBLE_CLICK
             ):
                 return [run.name, "", *self.look(request, run.name, "")]
-        run = Run.create("train", wanted, visitor, name=free_name(name) if name else "")
+        run = Run.create("train", wanted, visitor, free_name(name) if name else "", expected=seconds or 0.0)
         dispatch.pump()
         return [run.name, "", *self.look(request, run.name, "")]
 

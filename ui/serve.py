@@ -18,8 +18,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from llm import engine, openai_api
+from llm.modes import is_shared
 from llm.openai_api import Asked, Piece, Refusal
-from ui.owner import is_shared
 
 log = logging.getLogger("llm-lab")
 Reader = Callable[[dict[str, Any], bool], Asked]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gradio as gr
 
 from llm import inventory
+from llm.modes import is_shared
 from ui import pickers
-from ui.owner import is_shared, may_use, owner
+from ui.owner import may_use, owner
 
 
 def visible(request: gr.Request | None) -> list[inventory.Present]:

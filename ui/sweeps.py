@@ -12,7 +12,7 @@ import gradio as gr
 from llm import dispatch, halving, sweep
 from llm.config import RunConfig
 from llm.halving import Sweep
-from llm.runs import ENDED, Run, new_name
+from llm.runs import ENDED, Run, new_name, refuse_more
 from ui import forms, plans, running
 from ui.figures import sweeps as figures
 from ui.figures.base import message
@@ -266,6 +266,9 @@ def build(
     def begin(request: gr.Request, name: str, *both: Any) -> list[Any]:
         found, configs, _, _ = planned(ready, owner(request), name, both[:cut], both[cut:])
         fits(configs, found.trials)
+        refuse_more(owner(request), len(configs))
+        for config in configs:
+            room.allowed(config, owner(request))
         sweep.create(found, configs)
         dispatch.pump()
         return shown(found.name, "", "", request)

@@ -66,7 +66,10 @@ def standing(run: Run) -> dict[str, Any]:
     begun = next((event["time"] for event in events if event["kind"] == "start"), None)
     message = last.get("end", {}).get("message") or ""
     if status == "waiting":
-        place = dispatch.place(run) if any(other.name == run.name for other in dispatch.waiting()) else 0
+        try:
+            place = dispatch.outlook(run)[0]
+        except ValueError:  # it has just started
+            place = 0
         message = f"Waits for its turn; {place} before it." if place else "Starts in a moment."
     if status == "crashed":
         message = "Its process has gone: start it again."

@@ -18,11 +18,11 @@ import numpy as np
 from llm import chat, corpora, data, files, hub, paths, prompts, rows, tables, tokenizer
 from llm.config import RunConfig
 from llm.tuning_defaults import DEFAULTS, defaults
-from ui import tuning
+from ui import pickers, tuning
 from ui.figures import tune_rows as figures
 from ui.figures.base import message, size
 from ui.guard import BODY_LIMIT
-from ui.owner import owner
+from ui.owner import brought, owner
 from ui.parts import Choice, intro, plain_errors, section, show_code
 from ui.view import View
 
@@ -612,14 +612,14 @@ def keep(request: gr.Request, name: str, *asked: Any) -> list[Any]:
     good = kept_rows(seen, place, drop)
     wish = name.strip() or Path(place.title).stem
     if seen.kind == "text":
-        kept = files.save_upload(f"\n{tables.SEPARATOR}\n".join(row["text"] for row in good), wish)
-        choices = corpora.names()
+        kept = brought(files.save_upload(f"\n{tables.SEPARATOR}\n".join(row["text"] for row in good), wish))
+        choices = pickers.dataset_names()
     else:
         parts, _ = split_of(place, seen.kind, good, validation, test)
         part_of = {row["row"]: part for part, members in parts.items() for row in members}
-        kept = rows.keep([{**row, "split": part_of[row["row"]]} for row in good], wish)
+        kept = brought(rows.keep([{**row, "split": part_of[row["row"]]} for row in good], wish))
         choices = [
-            one for one in corpora.row_names() if OBJECTIVE.get(kind_of_rows(one)) == OBJECTIVE[seen.kind]
+            one for one in pickers.row_names() if OBJECTIVE.get(kind_of_rows(one)) == OBJECTIVE[seen.kind]
         ]
     told = f"{len(good):,} rows are kept as {kept} and chosen above" + (
         f"; the {len(seen.rejected):,} left out are in the download below." if seen.rejected else "."

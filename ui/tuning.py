@@ -13,10 +13,12 @@ from llm import adapters, commands, corpora, paths, prompts, tokenizer, tuned
 from llm.config import LORA_MODULES, Knob, RunConfig, TrainConfig, TuneConfig, from_dict, knobs
 from llm.runs import Run, new_name
 from llm.tuning_defaults import DEFAULTS, defaults
-from ui import forms, plans, running
+from ui import forms, pickers, plans, running
+from ui.allowed import gate
 from ui.figures import tuning as figures
 from ui.figures.base import message
-from ui.parts import intro, plain_errors, section, show_code
+from ui.owner import may_read
+from ui.parts import Choice, intro, plain_errors, section, show_code
 from ui.plans import NotReady
 from ui.view import View
 
@@ -392,7 +394,7 @@ def widget(name: str, opening: RunConfig) -> gr.components.Component:
     if name == "lora_modules":
         return gr.Dropdown(list(LORA_MODULES), multiselect=True, **options)
     if name == "old_dataset":
-        return gr.Dropdown([("nothing", ""), *corpora.names()], **options)
+        return gate(Choice([("nothing", ""), *pickers.dataset_names()], **options), may_read)
     made = forms.widget(knob, f"tune-{name}", value)
     made.info, made.visible = options["info"], options["visible"]
     return made

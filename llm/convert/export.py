@@ -13,6 +13,7 @@ from typing import Any
 from llm import convert, hub, job, paths
 from llm.config import ExportConfig, from_dict
 from llm.convert.bring import Stopped, Teller
+from llm.inventory import shape
 from llm.runs import Run
 
 BLOCK = 4 * 2**20  # bytes copied between two looks at the stop file
@@ -24,7 +25,10 @@ def export(run: Run, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
     Raises ValueError with the setting in the way when the format cannot hold the model.
     """
     config = from_dict(ExportConfig, run.config)
-    paths.model_folder(config.model)
+    if not shape(paths.model_folder(config.model)).causal:
+        raise ValueError(
+            f"{config.model} was broken on purpose (causal is off): no other tool computes such a model."
+        )
     about, module = convert.EXPORTERS[config.format], convert.exporter(config.format)
     told = convert.numbers(config.format, config.dtype)
     expected = module.size(config.model, *told)

@@ -71,18 +71,20 @@ def heads(result: dict[str, Any]) -> dict[str, Any]:
     stages, n = dict(result["stages"]), len(result["tokens"])
     row, column = np.indices((n, n), sparse=True)
     window = result["windows"][result["layer"]]
-    hidden = (column > row) | ((row - column >= window) if window else False)
+    causal = result["config"]["causal"]
+    hidden = ((column > row) & causal) | ((abs(row - column) >= window) if window else False)
     assert (
         np.isneginf(stages["masked"]) == hidden
     ).all()  # the browser leaves these cells empty by the same rule
-    largest = sizes(stages, n > WHOLE)
+    triangle = n > WHOLE and causal
+    largest = sizes(stages, triangle)
     del stages["masked"]
     if not result["dropout"]:
         del stages["dropped"]
-    if n > WHOLE:
+    if triangle:
         below = np.tril_indices(n)
         stages = {name: stages[name][below] for name in ("scores", "dropped") if name in stages}
-    shown = {**result, "stages": stages, "triangle": n > WHOLE, "cut": cut(result), "largest": largest}
+    shown = {**result, "stages": stages, "triangle": triangle, "cut": cut(result), "largest": largest}
     if "maps" in result:
         shown |= small(result)
     return packed(shown)
@@ -95,7 +97,8 @@ def small(result: dict[str, Any]) -> dict[str, Any]:
     several rows where there are more than STRIP.
     """
     entropy, windows = result["entropy"], np.array(result["windows"])[:, None]
-    place = np.arange(1, entropy.shape[-1] + 1)[None]
+    T = entropy.shape[-1]
+    place = np.arange(1, T + 1)[None] if result["config"]["causal"] else np.full((1, T), T)
     most = np.log2(np.where(windows > 0, np.minimum(place, windows), place))  # (L, T)
     share = np.divide(entropy, most[:, None], out=np.zeros_like(entropy), where=most[:, None] > 0)
     parts = np.array_split(share.clip(0, 1), min(STRIP, share.shape[-1]), axis=-1)

@@ -164,7 +164,9 @@ const valuesOf = (stage) => state.data.stages[stage === 'masked' ? 'scaled' : st
 const topOf = (stage) => (stage === 'weights' || (stage === 'dropped' && !state.data.dropout) ? 1 : state.data.largest[stage === 'masked' ? 'scaled' : stage]);
 // Tokens that a token of the layer on screen sees, itself included; 0: all before it. The stages belong to the layer they came with.
 const span = (layer = state.data.layer) => state.data.windows[layer];
-const isHidden = (r, c) => c > r || (span() > 0 && r - c >= span());
+// A model broken on purpose has no causal mask: each token sees what follows it, too.
+const causal = () => state.data.config.causal !== false;
+const isHidden = (r, c) => (causal() && c > r) || (span() > 0 && Math.abs(r - c) >= span());
 const isGap = (stage, r, c) => (stage === 'scores' || stage === 'scaled' ? state.data.triangle && c > r : isHidden(r, c));
 
 // Of a long text the scores come up to the diagonal only; the steps after them are taken here, as llm.model takes them.
@@ -265,7 +267,7 @@ async function look(reset) {
   cell();
   later();
 }
-const widest = (row) => { const w = state.data.stages.weights; let best = 0; for (let c = 1; c <= row; c++) if (w[row * T() + c] > w[row * T() + best]) best = c; return best; };
+const widest = (row) => { const w = state.data.stages.weights; let best = 0; for (let c = 1; c <= (causal() ? row : T() - 1); c++) if (w[row * T() + c] > w[row * T() + best]) best = c; return best; };
 const remember = () => { window.lab?.keep('attention.layer', state.layer, 0); window.lab?.keep('attention.head', state.head, 0); };
 
 async function part(name, ask, drawn) {
@@ -348,7 +350,7 @@ function drawGrid() {
   grid.size = clamp(Math.floor((room - grid.left - (L > 12 ? 12 : 0)) / H - grid.gap), 26, 110);
   const [pitch, down] = pitches(), width = grid.left + H * pitch, height = grid.top + L * down, each = Math.ceil(n / S), parts = strip.shape[2];
   // a square is empty where nothing in it is seen: in the future, or before the window of that layer
-  const unseen = (layer) => { const reach = span(layer); return (r, c) => c > r || (reach > 0 && (r - c - 1) * each + 1 >= reach); };
+  const unseen = (layer) => { const reach = span(layer); return (r, c) => (causal() && c > r) || (reach > 0 && (Math.abs(r - c) - 1) * each + 1 >= reach); };
   if (!state.maps) state.maps = Array.from({ length: L * H }, (_, i) => pixels(maps, S, S, 255, false, unseen(Math.floor(i / H)), i * S * S));
   const context = sized(slot.grid, width, height);
   const ink = css('--body-text-color-subdued'), accent = css('--color-accent');

@@ -42,6 +42,7 @@
       document.body.append(box);
       setTimeout(() => box.remove(), 1000 * (seconds || 10));
     },
+    flush,
     drawn: new Set(), // tabs whose first drawing is done
     onScreen: () => document.querySelector('#lab-tabs > .tab-wrapper [role=tab][aria-selected=true]')?.dataset.tabId ?? '',
     // The view is restored: which tabs are seen, with the one that is on screen by now (it may have been chosen meanwhile).

@@ -19,9 +19,11 @@ import gradio as gr
 
 from llm import arena, pairs, paths, prompts, ratings, speakers, tuned
 from llm.config import SampleConfig
+from ui import pickers
+from ui.allowed import gate
 from ui.figures import arena as figures
 from ui.figures.base import escape, message
-from ui.owner import owner
+from ui.owner import brought, may_open, own_rows, owner
 from ui.parts import Choice, intro, plain_errors, section, show_code
 from ui.view import View
 
@@ -52,7 +54,7 @@ document.addEventListener('keydown', (event) => {
 
 def present(request: gr.Request | None) -> list[str]:
     """Everyone the visitor can let take part."""
-    return speakers.names(owner(request))
+    return pickers.speaker_names(owner(request))
 
 
 def lettable(request: gr.Request) -> Any:
@@ -244,7 +246,8 @@ def make_rows(board: str, topic: str, whose: str, name: str, request: gr.Request
             f"No vote gives a row yet ({out or 'there are no votes'}): vote for A or for B first."
         )
     name = (name or "").strip() or NAME
-    total = pairs.append(name, [{field: row[field] for field in pairs.FIELDS} for row in rows])
+    total = pairs.append(own_rows(name), [{field: row[field] for field in pairs.FIELDS} for row in rows])
+    brought(name)
     link = "?" + urlencode(
         {f"finetune.{key}": value for key, value in training_on(name, rows).items()} | {"tab": "finetune"}
     )
@@ -307,6 +310,7 @@ def build(view: View) -> None:
     with gr.Row(elem_classes="ev-room"):
         with gr.Column(scale=4, min_width=320):
             who = Choice(FIRST, value=FIRST, multiselect=True, label="Who takes part", elem_id="arena-who", interactive=True)  # fmt: skip
+            gate(who, may_open)
             prompt = gr.Textbox(PROMPTS[0], label="Prompt", lines=3, max_lines=8, elem_id="arena-prompt")
             with gr.Row(elem_classes="train-pair"):
                 other = gr.Button("Another prompt", size="sm", elem_id="arena-other")
@@ -320,7 +324,8 @@ def build(view: View) -> None:
                 board = gr.Textbox(MAIN, label="Board: all who open a link with the same name vote on one", max_lines=1, elem_id="arena-board")  # fmt: skip
             go = gr.Button("New round", variant="primary", elem_id="arena-go")
             with gr.Accordion("Bring a model and its kin", open=False, elem_classes="lab-quiet"):
-                kin = Choice(paths.model_names(), value=None, label="Model or run", elem_id="arena-kin", interactive=True)  # fmt: skip
+                kin = Choice(pickers.model_names(), value=None, label="Model or run", elem_id="arena-kin", interactive=True)  # fmt: skip
+                gate(kin, may_open)
                 bring = gr.Button("Steps, base and tuned children", size="sm", elem_id="arena-bring")
         with gr.Column(scale=7, min_width=320):
             with gr.Row(elem_classes="ar-two"):
@@ -354,7 +359,7 @@ def build(view: View) -> None:
         view.keep(key, widget)
 
     def restored(text: str | None = None) -> dict:
-        known = speakers.names("")
+        known = pickers.speaker_names("")
         chosen = [one for one in linked(text) if one in known] or [one for one in FIRST if one in known]
         return gr.update(choices=known, value=chosen)
 

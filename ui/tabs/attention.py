@@ -159,7 +159,7 @@ def block(asked: dict[str, Any]) -> dict[str, Any]:
 @answered
 def positions(asked: dict[str, Any]) -> dict[str, Any]:
     """How the model knows places, and the datasets that loss beyond the context can be measured on."""
-    return figures.packed(ask("positions", named(asked))) | {"datasets": corpora.names()}
+    return figures.packed(ask("positions", named(asked))) | {"datasets": pickers.dataset_names()}
 
 
 @answered

@@ -7,9 +7,11 @@ from typing import Any
 
 import gradio as gr
 
-from llm import chat, corpora, paths, prompts
+from llm import chat, paths, prompts
 from llm.tuning_defaults import DEFAULTS, defaults
 from ui import choosing, pickers, tune_rows, tuned, tuning
+from ui.allowed import gate
+from ui.owner import may_read
 from ui.parts import Choice
 from ui.view import View
 
@@ -55,8 +57,8 @@ class Shared:
 def datasets(objective: str) -> list[str]:
     """What an objective can learn from: rows of its kind, or the texts; those shipped first."""
     if objective == "pretrain":
-        return corpora.names()
-    return [name for name in corpora.row_names() if tune_rows.kind_of_rows(name) in prompts.KINDS[objective]]
+        return pickers.dataset_names()
+    return [name for name in pickers.row_names() if tune_rows.kind_of_rows(name) in prompts.KINDS[objective]]
 
 
 def styles(model: str | None) -> list[tuple[str, str]]:
@@ -110,6 +112,7 @@ def controls(view: View) -> Shared:
             datasets(FIRST), value=opening.dataset, label="Dataset", elem_id="finetune-dataset", scale=2, min_width=150,
             interactive=True, allow_custom_value=True,  # a handler may be asked while the list is still that of before
         )  # fmt: skip
+        gate(dataset, may_read)
     with gr.Row(elem_classes="ft-shared", equal_height=True):
         style = Choice(
             [*styles(None), OWN], value=opening.tune.prompt_style, label="Prompt style", elem_id="finetune-style", scale=3,
@@ -129,7 +132,7 @@ def controls(view: View) -> Shared:
         )  # fmt: skip
     view.keep("objective", objective)
     view.keep("dataset", dataset, restore=lambda text: gr.update(value=text or opening.dataset,
-              choices=[*corpora.row_names(), *corpora.names()]))  # fmt: skip
+              choices=[*pickers.row_names(), *pickers.dataset_names()]))  # fmt: skip
     view.keep("style", style)
     view.keep("mask", mask)
     view.keep("packing", packing)

@@ -11,10 +11,10 @@ import gradio as gr
 from llm import anatomy, catalogue, inventory
 from llm.config import ModelConfig, from_dict
 from llm.convert import families
+from llm.modes import is_shared
 from ui import endpoints, exports, imports, pickers, shelf
 from ui.figures import models as figures
 from ui.figures.base import message
-from ui.owner import is_shared
 from ui.parts import intro, plain_errors, section, show_code
 from ui.view import View
 

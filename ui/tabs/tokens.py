@@ -332,7 +332,7 @@ def follow(name: str) -> tuple[str, gr.Timer, gr.Button, gr.Button]:
     except ValueError as error:
         return figures.message(str(error), "warning"), *off
     status = run.status()
-    place = dispatch.place(run) if status == "waiting" else None
+    place = dispatch.outlook(run)[0] if status == "waiting" else None
     live = status in ("waiting", "running")
     html = figures.progress(status, run.events(), STAGES, place)
     done = status == "finished" and name in tokenizer.names()

@@ -17,6 +17,7 @@ from llm.runs import new_name
 from ui import forms, pickers, plans, running, sweeps
 from ui.figures import train as figures
 from ui.figures.base import message, size
+from ui.owner import brought
 from ui.parts import intro, plain_errors, show_code
 from ui.plans import (
     NotReady,
@@ -158,15 +159,15 @@ def add_text(upload: str | None, pasted: str, name: str) -> list[Any]:
     """Keep an uploaded file or a pasted text as a dataset and choose it. Raises ValueError with what is wrong."""
     if upload:
         wish = name.strip() or Path(upload).name
-        made = files.save_upload(Path(upload), wish)
+        made = brought(files.save_upload(Path(upload), wish))
     elif pasted and pasted.strip():
-        made = files.save_upload(pasted, name.strip() or "my text")
+        made = brought(files.save_upload(pasted, name.strip() or "my text"))
     else:
         raise ValueError("There is no text yet: choose a file or paste some text first.")
     notes = " ".join(files.read_text(corpora.path(made)).notes)
     length = corpora.path(made).stat().st_size
     said = message(f"Added as {made} ({size(length)}) and chosen above. {notes}".strip())
-    return [gr.update(choices=corpora.names(), value=made), said, None, ""]
+    return [gr.update(choices=pickers.dataset_names(), value=made), said, None, ""]
 
 
 def fetch_known(name: str) -> Iterator[list[Any]]:
@@ -181,7 +182,7 @@ def fetch_known(name: str) -> Iterator[list[Any]]:
             yield [gr.skip(), figures.download(done, total)]
     stem = Path(downloads.named(name).file).stem
     said = f"{downloads.named(name).title} is here ({downloads.trust(name)}) and chosen above."
-    yield [gr.update(choices=corpora.names(), value=stem), message(said)]
+    yield [gr.update(choices=pickers.dataset_names(), value=stem), message(said)]
 
 
 def known_texts() -> list[tuple[str, str]]:

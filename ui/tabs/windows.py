@@ -11,11 +11,11 @@ from typing import Any
 
 import gradio as gr
 
-from llm import corpora
 from llm.config import ModelConfig, TrainConfig
 from ui import pickers
 from ui.figures import windows as figures
 from ui.figures.base import message
+from ui.owner import brought
 from ui.parts import intro, plain_errors, section, show_code
 from ui.view import View
 
@@ -398,18 +398,18 @@ def keep_upload(path: str | None) -> tuple[Any, Any]:
 
     if not path:
         return gr.skip(), gr.skip()
-    return _selected(files.save_upload(Path(path), Path(path).name))
+    return _selected(brought(files.save_upload(Path(path), Path(path).name)))
 
 
 def keep_paste(text: str, name: str) -> tuple[Any, Any]:
     """The pasted text becomes a dataset of that name and is chosen: (source, dataset)."""
     from llm import files
 
-    return _selected(files.save_upload(text or "", name or "pasted"))
+    return _selected(brought(files.save_upload(text or "", name or "pasted")))
 
 
 def _selected(name: str) -> tuple[Any, Any]:
-    return DATASET, gr.Dropdown(choices=corpora.names(), value=name)
+    return DATASET, gr.Dropdown(choices=pickers.dataset_names(), value=name)
 
 
 def shipped_stories() -> tuple[Any, ...]:
@@ -417,7 +417,7 @@ def shipped_stories() -> tuple[Any, ...]:
     from llm.config import RunConfig
 
     run = RunConfig()
-    datasets, encodings = corpora.names(), pickers.encoding_names()
+    datasets, encodings = pickers.dataset_names(), pickers.encoding_names()
     if run.dataset not in datasets:
         raise ValueError(f"The dataset {run.dataset!r} is not here: choose another one from the list.")
     context = run.model.context_length
