@@ -130,7 +130,9 @@ def parsed(name: str, text: str) -> Lesson:
         front = yaml.safe_load(match[1])
     except yaml.YAMLError as error:
         line = f" (line {error.problem_mark.line + 2})" if getattr(error, "problem_mark", None) else ""
-        raise ValueError(f"{name}: the front matter is no YAML{line}.") from None
+        raise ValueError(
+            f"{name}: the front matter is no YAML{line}; a text with a colon in it stands in quotes."
+        ) from None
     if not isinstance(front, dict) or not isinstance(front.get("steps"), list) or not front["steps"]:
         raise ValueError(f"{name}: the front matter needs a list called steps.")
     parts = re.split(r"^## +(.+)$", match[2], flags=re.MULTILINE)[1:]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from llm import commands, dispatch, modes, turns
+from llm import commands, dispatch, modes, paths, turns
 from llm.runs import Run
 
 CONFIG = {"dataset": "stories"}
@@ -158,3 +158,10 @@ def test_what_is_too_large_for_a_visitor_is_refused_with_the_numbers(monkeypatch
         modes.refuse_large(1, 2, None)
     with pytest.raises(ValueError, match="about 50 minutes; on this page a run may take 20"):
         modes.refuse_large(1, 1, 3000.0)
+
+
+def test_the_readme_tells_the_limits_of_each_mode(home):
+    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    for said, *values in modes.table():
+        line = next(line for line in readme.splitlines() if line.startswith(f"| {said}"))
+        assert [cell.strip() for cell in line.split("|")[2:-1]] == values, said

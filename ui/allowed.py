@@ -59,7 +59,7 @@ def guarded(fn: Callable, rules: dict[int, Rule], count: int) -> Callable:
             for name in names_in(values[at[i]]) if at[i] < len(values) else ():
                 if not rule(name, visitor):
                     raise gr.Error(
-                        escape(f"There is nothing called {name[:80]!r} here."), print_exception=False
+                        escape(f"There is nothing called {name[:80]} here."), print_exception=False
                     )
 
     if inspect.isgeneratorfunction(fn):

@@ -329,6 +329,7 @@ def places(view: View) -> Place:
             label="Encoding, for a state dict or nanoGPT checkpoint",
             elem_id="models-encoding",
         )
+        gate(encoding, pickers.may_encode)
         n_head = gr.Number(
             0, label="Attention heads, where the file does not say (0: it says)", precision=0, minimum=0, maximum=256,
             elem_id="models-heads",

@@ -18,7 +18,7 @@
   };
   const tell = (error) => window.lab.refused(error.message, 10);
   const query = () => new URLSearchParams(location.search);
-  const percent = (x) => `${(100 * x).toFixed(x < 0.1 ? 1 : 0)} %`;
+  const percent = (x) => (x < 0.0005 ? (x ? '<0.1 %' : '0 %') : `${(100 * x).toFixed(x < 0.1 ? 1 : 0)} %`);
 
   // --- a window over the page
   const show = (title, ...content) => {
@@ -62,7 +62,7 @@
       try { await navigator.clipboard.writeText(box.value); } catch { box.select(); document.execCommand('copy'); }
       event.target.textContent = 'Copied';
     } }, 'Copy');
-    show('Share what you see', make('div', { class: 'lab-share' },
+    show('Share what you see', make('div', { class: 'lab-sharing' },
       make('div', {}, make('p', { class: 'lab-small' }, 'This link opens the tab, model, text and settings as they stand now. Whoever opens it has runs of their own; nothing secret is in it.'),
         link, copy(link), boxes, make('p', { class: 'lab-small' }, 'To put it into a web page:'), frame, copy(frame)),
       make('div', {}, code, note)));
@@ -83,7 +83,7 @@
   // --- guesses beside what the model finds likely
   const spelled = (token) => token.replaceAll(' ', '␣').replaceAll('\n', '⏎') || '∅';
   const bars = (title, rows, kind) => make('div', { class: 'pl-bars' }, make('h3', {}, title), ...rows.map(([label, share, told]) => make('div', { class: `pl-bar is-${kind}` },
-    make('span', { class: 'pl-label' }, label), make('span', { class: 'pl-track' }, make('i', { style: `width:${100 * share}%` })), make('span', { class: 'pl-told' }, told))));
+    make('span', { class: 'pl-label' }, label), make('span', { class: 'pl-track' }, make('i', { style: `width:${100 * share / Math.max(...rows.map((row) => row[1]), 1e-9)}%` })), make('span', { class: 'pl-told' }, told))));
   const twice = (told) => make('div', { class: 'pl-two' },
     bars('Guesses', Object.entries(told.guesses).sort((a, b) => b[1] - a[1]).map(([text, n]) => [spelled(text), n / told.given, String(n)]), 'class'),
     told.truth ? bars(told.model, told.truth.map((row) => [spelled(row.text), row.probability, percent(row.probability)]), 'model') : null);
@@ -119,7 +119,7 @@
   });
 
   // --- class: names, the teacher's view, predictions
-  let heard = null, problem = '', shownPoll = '';
+  let heard = null, problem = '', shownPoll = '', folded = '';
   const refused = window.lab.refused;
   window.lab.refused = (html, seconds) => { problem = new DOMParser().parseFromString(html, 'text/html').body.textContent.slice(0, 300); refused(html, seconds); };
   const rename = async () => {
@@ -161,7 +161,9 @@
     shownPoll = mark;
     const old = document.getElementById('lab-poll'), typed = old?.querySelector('input')?.value ?? '';
     if (!poll) { old?.remove(); return; }
-    const box = make('section', { id: 'lab-poll', 'aria-label': 'A question to the class' }, make('h2', {}, poll.ask));
+    const box = make('section', { id: 'lab-poll', 'aria-label': 'A question to the class' }, make('button', { type: 'button', class: 'pl-fold', 'aria-label': 'Fold or open', onclick: () => box.classList.toggle('is-folded') }, '–'), make('h2', {}, poll.ask));
+    if (old?.classList.contains('is-folded') && folded === `${poll.id} ${poll.revealed}`) box.classList.add('is-folded');
+    folded = `${poll.id} ${poll.revealed}`;
     if (poll.prompt) box.append(make('p', { class: 'ls-token' }, poll.prompt, make('b', {}, '?')));
     const commit = async (text) => { try { heard.poll = await post('guess', { id: poll.id, text }); drawPoll(); } catch (error) { tell(error); } };
     if (!poll.revealed && poll.mine === null) {
