@@ -94,7 +94,7 @@ def build() -> gr.Blocks:
 
         def over(request: gr.Request) -> str:
             query = dict(request.query_params)
-            return lesson_bar.hidden(query, known) + lesson_bar.bar(query)
+            return lesson_bar.hidden(query, known) + lesson_bar.bar(query, known)
 
         page.load(over, None, lesson, api_visibility="private", show_progress="hidden", queue=False)
     allowed.authorise(page)

@@ -2,7 +2,7 @@
 
 The front matter holds `title`, `order`, `minutes`, `summary` and `steps`; each step says which `tab` is open, what its widgets
 are `set` to, what is hidden (`hide`), what to `look` at, and may `ask` a question: with `choices` (and `answer`, the number of
-the right one from 1), or answered in words. `predict` lets the class commit to the next token of a text before a model shows its own.
+the right one from 1), or answered in words. `at` names the widget to which the bar leads. `predict` lets the class commit to the next token of a text before a model shows its own.
 `reveal` is said after the answer. The Markdown below has one `## heading` for each step, in the same order.
 """
 
@@ -20,7 +20,7 @@ import yaml
 from llm import paths
 
 LARGEST = 200_000  # bytes of a lesson
-KEYS = {"tab", "set", "hide", "look", "ask", "choices", "answer", "reveal", "predict"}
+KEYS = {"tab", "set", "hide", "at", "look", "ask", "choices", "answer", "reveal", "predict"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Step:
     values: dict[str, str]  # key of the address bar -> value
     hide: tuple[str, ...]
     look: str
+    at: str  # key of a widget: where to look
     ask: str
     choices: tuple[str, ...]
     answer: int  # which of the choices is right, from 1; 0 where none is
@@ -174,7 +175,7 @@ def _step(where: str, given: Any, title: str, text: str) -> Step:
         raise ValueError(f"{where}: choices and predictions belong to a question (ask).")
     return Step(
         title, text, given["tab"], {str(key): spelled(value) for key, value in values.items()}, tuple(map(str, hide)),
-        str(given.get("look", "")), str(given.get("ask", "")), tuple(map(str, choices)), answer, str(given.get("reveal", "")),
+        str(given.get("look", "")), str(given.get("at", "")), str(given.get("ask", "")), tuple(map(str, choices)), answer, str(given.get("reveal", "")),
         {key: str(value) for key, value in predict.items()},
     )  # fmt: skip
 

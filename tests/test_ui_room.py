@@ -77,7 +77,7 @@ def test_every_shipped_lesson_fits_the_page(views, home):
                 elif isinstance(kept[key].component, gr.Dropdown) and kept[key].component.choices:
                     update = kept[key].restore(value)
                     assert update["value"] == value, f"{where}: {key}"
-            assert set(step.hide) <= set(known), where
+            assert set(step.hide) | ({step.at} if step.at else set()) <= set(known), where
 
 
 def test_the_bar_shows_a_step_and_never_its_answer(home):
@@ -346,3 +346,29 @@ def test_names_under_a_tunnel_are_let_in_only_there():
         and not guard.knows("gradio.live.evil.org")
         and not guard.knows("evilgradio.live")
     )
+
+
+def test_a_run_is_shared_with_all_and_stays_its_owners(in_class):
+    from ui.tabs.train import ROOM
+
+    run = Run.create("train", {"dataset": "stories", "train": {"max_steps": 10}}, "ada", "of-ada")
+
+    class Click:
+        def __init__(self, action):
+            self._data = {"action": action, "name": "of-ada"}
+
+    ada, bob = Asking("ada"), Asking("bob")
+    with pytest.raises(ValueError, match="no run called"):
+        ROOM.act(bob, "", "", Click("share"))
+    assert "of-ada" not in ROOM.look(bob, "of-ada", "")[2]
+    assert "shared with all" in ROOM.act(ada, "of-ada", "", Click("share"))[4]
+    _, _, history, stopper, _ = ROOM.look(bob, "of-ada", "")
+    assert "of-ada" in history and "data-action='delete'" not in history and not stopper["visible"]
+    for action in ("delete", "share"):
+        with pytest.raises(ValueError, match="no run called"):
+            ROOM.act(bob, "of-ada", "", Click(action))
+    for act in (ROOM.stop, ROOM.resume):
+        with pytest.raises(ValueError, match="no run called"):
+            act(bob, "of-ada", "")
+    ROOM.act(ada, "of-ada", "", Click("share"))
+    assert not run.shared() and "of-ada" not in ROOM.look(bob, "of-ada", "")[2]

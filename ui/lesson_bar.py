@@ -37,7 +37,7 @@ def hidden(query: Mapping[str, str], known: Mapping[str, str]) -> str:
     return f"<style>{', '.join(wanted)} {{ display: none !important; }}</style>" if wanted else ""
 
 
-def bar(query: Mapping[str, str]) -> str:
+def bar(query: Mapping[str, str], known: Mapping[str, str] | None = None) -> str:
     """The HTML of the bar for the lesson and step that the address names; "" without one."""
     name = query.get("lesson", "")
     if not name:
@@ -68,7 +68,11 @@ def bar(query: Mapping[str, str]) -> str:
         f"aria-label='Step {i}: {escape(one.title)}'{' aria-current=step' if i == number else ''}></a>"
         for i, one in enumerate(lesson.steps, 1)
     )
-    look = f"<p class='ls-look'><b>Look</b> {escape(step.look)}</p>" if step.look else ""
+    place = (known or {}).get(step.at, "")
+    lead = (
+        f" <button type='button' class='ls-lead' data-at='{escape(place)}'>Go there</button>" if place else ""
+    )
+    look = f"<p class='ls-look'><b>Look</b> {escape(step.look)}{lead}</p>" if step.look else ""
     body = f"<div class='ls-text'>{markdown.render(step.text)}</div>" if step.text else ""
     return (
         f"<section class='ls-bar' aria-label='Lesson {escape(lesson.title)}' data-lesson='{escape(lesson.name)}' data-step='{number}'>"

@@ -80,10 +80,11 @@ class Room:
         """Everything that shows the chosen run: chart, monitor, history, Stop and Resume."""
         source = source_of(shown)
         laid_over = [source_of(name) for name in (others or "").split(",") if name]
-        status = ""
+        status, visitor = "", owner(request)
         if source.startswith("run:") and visible_to(source, request):
-            status = Run.open(shown).status()
-        rows = [monitor.summary(run) for run in self.own_runs(request)]
+            run = Run.open(shown)
+            status = run.status() if may_use(run.meta["owner"], visitor) else ""
+        rows = [monitor.summary(run) | whose(run, visitor) for run in self.own_runs(request)]
         example = self.worked_example().partition(":")[2]
         history = figures.history(rows, example, shown, set((others or "").split(",")))
         return [
@@ -137,7 +138,7 @@ class Room:
         return self.look(request, shown, others)
 
     def act(self, request: gr.Request, shown: str, others: str, event: gr.EventData) -> list[Any]:
-        """A click in the history: show a run, lay it over the shown one, or delete it."""
+        """A click in the history: show a run, lay it over the shown one, share it with all, or delete it."""
         action, name = str(event._data.get("action")), str(event._data.get("name"))
         over = [other for other in (others or "").split(",") if other]
         if action == "show":
@@ -148,12 +149,20 @@ class Room:
                 if name in over
                 else [*over, name][: live.SOURCES - 1]
             )
+        elif action == "share":
+            run = own(name, request)
+            run.share(not run.shared())
         elif action == "delete":
             own(name, request).delete()
             over = [other for other in over if other != name]
             if shown == name:
                 shown = self.opened(request, "", "")[0]
         return [shown, ",".join(over), *self.look(request, shown, ",".join(over))]
+
+
+def whose(run: Run, visitor: str) -> dict[str, Any]:
+    """What a row of the history says of whose a run is; nothing at home."""
+    return {"mine": may_use(run.meta["owner"], visitor), "shared": run.shared()} if modes.is_shared() else {}
 
 
 def begun(run: Run) -> dict[str, Any]:

@@ -159,7 +159,8 @@ def plan(values: dict[str, Any]) -> str:
 def history(rows: list[dict[str, Any]], example: str, shown: str, over: set[str]) -> str:
     """The runs as a table with a button to show each, one to lay it over, one to delete it.
 
-    `rows` come from `ui.monitor.summary`; `example` is the name of the built-in model with a log, or "".
+    `rows` come from `ui.monitor.summary`; `example` is the name of the built-in model with a log, or "". Where a page has
+    several visitors a row says whether it is theirs (`mine`), and whether all may see it (`shared`).
     """
 
     def button(action: str, name: str, text: str, pressed: bool | None = None, label: str = "") -> str:
@@ -169,13 +170,15 @@ def history(rows: list[dict[str, Any]], example: str, shown: str, over: set[str]
             f"aria-label='{escape(label or text + ' ' + name)}'>{escape(text)}</button>"
         )
 
-    def row(source: str, title: str, cells: list[str], can_go: bool) -> str:
+    def row(source: str, title: str, cells: list[str], can_go: bool, shared: bool | None = None) -> str:
         chosen = source == shown
         tools = (
             ""
             if chosen
             else button("overlay", source, "laid over" if source in over else "lay over", source in over)
         )
+        if shared is not None:
+            tools += button("share", source, "shared with all" if shared else "share with all", shared)
         tools += button("delete", source, "delete") if can_go else ""
         inner = "".join(
             f"<td class='{kind}'>{cell}</td>" for kind, cell in zip(("", "num", "num", "lab-when"), cells)
@@ -193,7 +196,8 @@ def history(rows: list[dict[str, Any]], example: str, shown: str, over: set[str]
                 number(r["val_loss"]),
                 escape(r["created"]),
             ],
-            r["status"] != "running",
+            r["status"] != "running" and r.get("mine", True),
+            r.get("shared") if r.get("mine") else None,
         )
         for r in rows
     ]

@@ -106,6 +106,12 @@
   document.addEventListener('click', (event) => {
     const choice = event.target.closest?.('.ls-choice');
     if (choice) send(choice.closest('.ls-ask'), choice.dataset.choice);
+    const lead = event.target.closest?.('.ls-lead');
+    if (lead) {
+      const place = document.querySelector(lead.dataset.at);
+      place?.scrollIntoView({ behavior: 'smooth', block: 'center' });
+      place?.animate?.([{ outline: '3px solid var(--color-accent)' }, { outline: '3px solid transparent' }], { duration: 2500 });
+    }
     if (event.target.closest?.('#lab-share')) share();
     if (event.target.closest?.('#lab-lessons')) list();
     if (event.target.closest?.('#lab-name')) rename();
