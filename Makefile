@@ -7,7 +7,7 @@ VENV   ?= .venv
 PY      = $(VENV)/bin/python
 ARGS   ?=
 
-.PHONY: run test test-slow lint bench clean help
+.PHONY: run test test-slow lint bench assure clean help
 
 run: $(VENV)/.runtime  ## install what is missing and open the page (ARGS="--port 8000" are app.py's own)
 	@$(PY) app.py $(ARGS)
@@ -24,6 +24,9 @@ lint: $(VENV)/.dev  ## ruff: rules and format
 
 bench: $(VENV)/.bench  ## measure page, training and generation beside peers; writes docs/performance.md
 	@$(PY) -m bench.report $(ARGS)
+
+assure: $(VENV)/.dev  ## a class of thirty, odd calls: check the bar; writes docs/assurance.md
+	@$(PY) -m assure $(ARGS)
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## */\1: /p' Makefile

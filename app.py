@@ -15,7 +15,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from starlette.middleware import Middleware
 
-from llm import check, dispatch, engine, files, modes
+from llm import check, dispatch, engine, files, modes, tokenizer
 from ui import allowed, health, lesson_bar, pickers, room, serve, transfers
 from ui.guard import Guard, allowed_hosts, is_loopback
 from ui.owner import OwnerCookie, teacher_token
@@ -212,7 +212,8 @@ def free_port(host: str, first: int) -> int:
 
 
 def warm_up() -> None:
-    """Start the engine with the model that the page opens with; sweep up what broken-off imports left."""
+    """Start the engine with the model that the page opens with, read the first encoding; sweep up what broken-off imports left."""
+    tokenizer.get("gpt2")  # what the Tokens tab opens with
     if name := pickers.first_model():
         engine.get().warm_up(name)
     check.sweep()

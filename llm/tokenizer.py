@@ -6,9 +6,11 @@ import base64
 import codecs
 import functools
 import json
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llm import paths
 
@@ -530,6 +532,22 @@ def load(folder: Path) -> Tokenizer:
         raise ValueError(f"The tokenizer.json of {name} has an unknown form ({error!r}).") from error
 
 
+def read_once(maxsize: int) -> Callable[[Callable], Callable]:
+    """functools.lru_cache for what takes long to read: of callers that come at once, one reads and the others wait for it."""
+
+    def around(fn: Callable) -> Callable:
+        kept, one_at_a_time = functools.lru_cache(maxsize)(fn), threading.Lock()
+
+        @functools.wraps(fn)
+        def read(*given: Any) -> Any:
+            with one_at_a_time:
+                return kept(*given)
+
+        return read
+
+    return around
+
+
 def get(name: str, text: str | None = None) -> Tokenizer:
     """The tokenizer of that name: one of `names()`. "char" is built from `text`, its characters.
 
@@ -574,13 +592,13 @@ def _with_tokenizer(folder: Path) -> list[str]:
     return sorted(file.parent.name for file in folder.glob("*/tokenizer.json"))
 
 
-@functools.lru_cache(maxsize=8)
+@read_once(maxsize=8)
 def _published(name: str) -> BPETokenizer:
     file, pattern, specials = ENCODINGS[name]
     return BPETokenizer(name, read_ranks(_shipped() / file), pattern, specials)
 
 
-@functools.lru_cache(maxsize=16)
+@read_once(maxsize=16)
 def _loaded(folder: Path, name: str, modified: int, size: int) -> Tokenizer:
     tokenizer = load(folder)
     tokenizer.name = name

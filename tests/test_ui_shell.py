@@ -238,3 +238,14 @@ def test_sizes_and_times_read_well():
 def test_tables_escape_foreign_text():
     html = base.table(["<i>"], [["<script>alert(1)</script>"]], caption='"quoted"')
     assert "<script>" not in html and "<i>" not in html and "&lt;script&gt;" in html
+
+
+def test_every_picture_names_code_that_is_there():
+    """The names given to "Show the code" and to the boards' code buttons, wherever they stand in ui/."""
+    import re
+    from pathlib import Path
+
+    named = {name for file in Path(app.UI).rglob("*.py") for name in re.findall(r'"((?:llm|ui)\.[a-z_.]+:[A-Za-z_.]+)"', file.read_text())}  # fmt: skip
+    assert len(named) > 40
+    for name in named:
+        assert source(name), name

@@ -1,4 +1,4 @@
-"""One gate for every event: what a widget names (a model, an encoding, a text) must be the visitor's to use.
+"""One gate for every event: values are of their widget's kind, and what they name (a model, a text) is the visitor's to use.
 
 A page that only lists what a visitor may use protects nothing: whoever knows a name can send it. So widgets that hold names
 say who may use them (`gate(box, rule)`), and every handler that reads such a widget is wrapped once, when the page is built.
@@ -9,15 +9,17 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
+from gradio.components.api_component import Api
 from gradio.utils import get_type_hints
 
 from llm import modes
-from ui.figures.base import escape
 from ui.owner import Visitor, here
+from ui.parts import plain_errors
 
 Rule = Callable[[str, Visitor], bool]  # (name, visitor) -> may they use it
 NOT_A_VALUE = (gr.Request, gr.EventData, gr.Progress)  # Gradio hands these to a handler itself
@@ -30,11 +32,47 @@ def gate(component: gr.components.Component, rule: Rule) -> gr.components.Compon
 
 
 def authorise(page: gr.Blocks) -> None:
-    """Wrap every handler of the page that reads a gated widget."""
+    """Wrap every handler of the page: Gradio checks neither the type of a value nor whose name it is."""
     for event in page.fns.values():
+        if event.fn is None:
+            continue
         rules = {i: rule for i, one in enumerate(event.inputs) if (rule := getattr(one, "lab_rule", None))}
-        if event.fn is not None and rules:
-            event.fn = guarded(event.fn, rules, len(event.inputs))
+        event.fn = plain_errors(guarded(event.fn, event.inputs, rules))
+
+
+def fits(component: Any, value: Any) -> bool:
+    """Whether a value is of the kind that a widget has: anybody can send another one. None stands for an empty widget."""
+    if value is None:  # one of a radio's choices is always chosen
+        return not (isinstance(component, gr.Radio) and component.value is not None)
+    if isinstance(component, gr.Checkbox):
+        return isinstance(value, bool)
+    if isinstance(component, (gr.Number, gr.Slider)):
+        return is_plain(value) and not isinstance(value, (str, bool))
+    if isinstance(component, gr.CheckboxGroup) or getattr(component, "multiselect", None):
+        return isinstance(value, list) and all(map(is_plain, value))
+    if isinstance(component, (gr.Dropdown, gr.Radio)):
+        return is_plain(value)
+    if isinstance(component, (gr.Textbox, gr.Code)):
+        return isinstance(value, str)
+    return True
+
+
+def refuse_halves(value: Any, what: str) -> None:
+    """Raise ValueError for a text that no file and no answer can hold: with half of a pair of surrogates in it."""
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"{what}: character {error.start + 1:,} is half of a pair (U+{ord(text[error.start]):04X}): delete it and "
+                    "try again."
+                ) from None
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is one choice of a list: a text or a finite number."""
+    return isinstance(value, str) or (isinstance(value, (int, float)) and math.isfinite(value))
 
 
 def names_in(value: Any) -> list[str]:
@@ -47,35 +85,59 @@ def names_in(value: Any) -> list[str]:
     return [one for one in value if isinstance(one, str)] if isinstance(value, (list, tuple)) else [value] if isinstance(value, str) else []  # fmt: skip
 
 
-def guarded(fn: Callable, rules: dict[int, Rule], count: int) -> Callable:
-    """`fn`, refused with a sentence when an input of `rules` names what is not the visitor's."""
-    at = places(fn, count)
+def guarded(fn: Callable, inputs: Sequence[Any], rules: dict[int, Rule]) -> Callable:
+    """`fn`, refused with a sentence for values of another kind than their widgets', and names that are not the visitor's."""
+    at, hints = places(fn, len(inputs)), kinds(fn, inputs)
 
-    def check(values: tuple) -> None:
-        if not modes.is_shared():
-            return
+    def checked(values: tuple) -> list[Any]:
+        values = list(values)
+        for value in values:
+            if type(value) is gr.EventData and not isinstance(value._data, dict):
+                value._data = {}  # what a script of ours sends is an object; whoever sends another names nothing
+        for i, component in enumerate(inputs):
+            if at[i] >= len(values):
+                continue
+            value, what = values[at[i]], getattr(component, "label", None) or type(component).__name__
+            if not fits(component, value) or not (hints[i] is None or isinstance(value, hints[i])):
+                raise ValueError(f"{what}: {str(value)[:80]!r} is not a value of this setting.")
+            if value is None and isinstance(component, (gr.Textbox, gr.Code)):
+                values[at[i]] = ""
+            refuse_halves(value, what)
+        if not rules or not modes.is_shared():
+            return values
         visitor = here()
         for i, rule in rules.items():
             for name in names_in(values[at[i]]) if at[i] < len(values) else ():
                 if not rule(name, visitor):
-                    raise gr.Error(
-                        escape(f"There is nothing called {name[:80]} here."), print_exception=False
-                    )
+                    raise ValueError(f"There is nothing called {name[:80]} here.")
+        return values
 
     if inspect.isgeneratorfunction(fn):
 
         @functools.wraps(fn)
         def handler(*values: Any, **more: Any):
-            check(values)
-            yield from fn(*values, **more)
+            yield from fn(*checked(values), **more)
     else:
 
         @functools.wraps(fn)
         def handler(*values: Any, **more: Any):
-            check(values)
-            return fn(*values, **more)
+            return fn(*checked(values), **more)
 
     return handler
+
+
+def kinds(fn: Callable, inputs: Sequence[Any]) -> list[tuple[type, ...] | None]:
+    """The plain types that a function for programs (gr.api) says of its arguments; None for widgets and other types."""
+    try:
+        said = [hint for hint in get_type_hints(fn).values() if not is_given(hint)]
+    except (TypeError, ValueError, NameError):
+        said = []
+    found: list[tuple[type, ...] | None] = []
+    for i, component in enumerate(inputs):
+        kind = said[i] if isinstance(component, Api) and i < len(said) else None
+        plain = (int, float) if kind in (int, float) else (kind,)
+        found.append(plain if kind in (str, int, float, bool, list, dict) else None)
+    return found
 
 
 def places(fn: Callable, count: int) -> list[int]:

@@ -85,7 +85,8 @@ def plain_errors(fn: Callable) -> Callable:
         if isinstance(error, gr.Error):
             return error
         if isinstance(error, ValueError):
-            return gr.Error(escape(error), print_exception=False, duration=15)
+            said = str(error).encode("utf-8", "replace").decode()  # an answer cannot hold half of a character
+            return gr.Error(escape(said), print_exception=False, duration=15)
         number = secrets.token_hex(3)
         log.error("error %s in %s", number, fn.__qualname__, exc_info=error)
         sentence = f"Something went wrong in the lab. Nothing you entered is lost; its log names the cause as {number}."

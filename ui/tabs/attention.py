@@ -12,6 +12,7 @@ import gradio as gr
 from llm import chat, corpora, paths
 from ui import parts, pickers
 from ui.figures import attention as figures
+from ui.owner import here, may_open, may_read
 from ui.view import View
 
 log = logging.getLogger("llm-lab")
@@ -108,10 +109,12 @@ DEFAULTS = {
 
 
 def named(asked: dict[str, Any]) -> str:
-    """The model of a request. Raises ValueError when none is chosen."""
+    """The model of a request. Raises ValueError when none is chosen, or it is another visitor's."""
     model = asked.get("model") if isinstance(asked, dict) else None
     if not isinstance(model, str) or not model:
         raise ValueError("Choose a model first. There is none yet? Train one in the Train tab.")
+    if not may_open(model, here()):
+        raise ValueError(f"There is no model called {model[:80]!r} here.")
     return model
 
 
@@ -165,7 +168,10 @@ def positions(asked: dict[str, Any]) -> dict[str, Any]:
 @answered
 def beyond(asked: dict[str, Any]) -> dict[str, Any]:
     """Loss by position beyond the context, on the end of a dataset."""
-    text = tail(corpora.path(str(asked.get("dataset"))), MEASURED)
+    dataset = str(asked.get("dataset"))
+    if not may_read(dataset, here()):
+        raise ValueError(f"There is no text called {dataset[:80]!r} here.")
+    text = tail(corpora.path(dataset), MEASURED)
     return figures.packed(ask("beyond", named(asked), text=text, **checked(asked, "factor")))
 
 

@@ -276,6 +276,8 @@ def bpe_config(dataset: str, vocab_size: float) -> BPEConfig:
     """The settings of a run that learns an encoding. Raises ValueError for those it refuses."""
     if not dataset:
         raise ValueError("Choose a text to learn from.")
+    if not isinstance(vocab_size, (int, float)):
+        raise ValueError("Choose how many ids the encoding shall have.")
     return BPEConfig(dataset=dataset, vocab_size=int(vocab_size))
 
 

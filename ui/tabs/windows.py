@@ -477,7 +477,7 @@ def build(view: View) -> None:
         "Each target row is its input row moved on by one token: at every place the model is asked for the next token.",
     )
     batch = _picture("windows-batch")
-    show_code("llm.data:Batches", "llm.data:order", "llm.data:Windows.inputs_and_targets")
+    show_code("llm.data:Batches", "llm.data:order", "llm.data:Cut.inputs_and_targets")
 
     at = gr.Number(0, visible="hidden", minimum=0, maximum=2**53, elem_id="windows-at")
     step = gr.Number(0, visible="hidden", minimum=0, maximum=2**53, elem_id="windows-step")
