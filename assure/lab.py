@@ -21,6 +21,10 @@ from llm.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 60
+NAMES = """
+import json, app
+print(json.dumps({id: (one.fn.__module__, one.fn.__qualname__) for id, one in app.demo.fns.items() if one.fn is not None}))
+"""
 
 
 def free_port() -> int:
@@ -150,14 +154,15 @@ class Page:
     """The page's events and widgets by name: the server's numbering, with the names of the handlers from the same build."""
 
     def __init__(self, lab: Lab):
-        os.environ["LLM_MODE"] = lab.environment["LLM_MODE"]
-        import app
-
         self.config = lab.config()
         self.components = {one["id"]: one for one in self.config["components"]}
         self.events = {one["id"]: one for one in self.config["dependencies"]}
-        self.names = {id: event.fn.__qualname__ for id, event in app.demo.fns.items() if event.fn is not None}
-        self.modules = {id: event.fn.__module__ for id, event in app.demo.fns.items() if event.fn is not None}
+        listed = subprocess.run(
+            [sys.executable, "-c", NAMES], cwd=ROOT, env=lab.environment, capture_output=True, check=True
+        )
+        handlers = {int(id): both for id, both in json.loads(listed.stdout.splitlines()[-1]).items()}
+        self.names = {id: name for id, (_, name) in handlers.items()}
+        self.modules = {id: module for id, (module, _) in handlers.items()}
 
     def event(self, name: str) -> int:
         """The number of the handler `module.function`."""
