@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from llm import paths
+from llm import database, paths
 
 CHOICES = {"a": "A is better", "b": "B is better", "tie": "Tie", "bad": "Both are bad"}
-WAIT_SECONDS = 10  # for another voter's write
 LONGEST = 20_000  # characters of a prompt
 SCHEMA = """
 create table if not exists rounds (id text primary key, time real, voter text, topic text, prompt text, a text, b text,
@@ -51,18 +50,9 @@ class Round:
 @contextmanager
 def board(name: str = "main") -> Iterator[sqlite3.Connection]:
     """The database of one board, committed at the end. Raises ValueError for an unsafe name."""
-    folder = paths.home() / "arena"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{paths.checked_name(name, 'board')}.sqlite"
-    connection = sqlite3.connect(file, timeout=WAIT_SECONDS)
-    try:
-        connection.execute("pragma journal_mode = wal")
-        connection.execute("pragma synchronous = normal")
-        connection.executescript(SCHEMA)
-        with connection:
-            yield connection
-    finally:
-        connection.close()
+    file = paths.home() / "arena" / f"{paths.checked_name(name, 'board')}.sqlite"
+    with database.opened(file, SCHEMA) as db:
+        yield db
 
 
 def begin(prompt: str, a: str, b: str, voter: str, topic: str = "", seed: int = 0, name: str = "main") -> str:

@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from llm import paths
+from llm import database, paths
 
-WAIT_SECONDS = 10
 HERE = 15.0  # seconds after which somebody who was not heard of is away
 LONGEST = 2_000  # characters of an answer
 SCHEMA = """
@@ -33,17 +32,9 @@ create table if not exists said (name text primary key, value text, number integ
 @contextmanager
 def book() -> Iterator[sqlite3.Connection]:
     """The database, committed at the end."""
-    paths.home().mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(paths.home() / "class.sqlite", timeout=WAIT_SECONDS)
-    try:
-        connection.row_factory = sqlite3.Row
-        connection.execute("pragma journal_mode = wal")
-        connection.execute("pragma synchronous = normal")
-        connection.executescript(SCHEMA)
-        with connection:
-            yield connection
-    finally:
-        connection.close()
+    with database.opened(paths.home() / "class.sqlite", SCHEMA) as db:
+        db.row_factory = sqlite3.Row
+        yield db
 
 
 # --- who is here

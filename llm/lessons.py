@@ -8,6 +8,7 @@ the right one from 1), or answered in words. `at` names the widget to which the 
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -39,10 +40,6 @@ class Step:
     answer: int  # which of the choices is right, from 1; 0 where none is
     reveal: str
     predict: dict[str, str]  # model, text: the next token of it is guessed first
-
-    def question(self) -> dict[str, Any]:
-        """What a browser is told before the answer: never which is right."""
-        return {"ask": self.ask, "choices": list(self.choices), "predict": self.predict}
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,13 @@ def keep(name: str, data: bytes) -> Lesson:
 
 
 def read(file: Path) -> Lesson:
-    """The lesson in a file. Raises ValueError with what is wrong in it."""
+    """The lesson in a file, read again when it has changed. Raises ValueError with what is wrong in it."""
+    state = file.stat()
+    return _read(file, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(file: Path, modified: int, size: int) -> Lesson:
     with open(file, "rb") as f:
         data = f.read(LARGEST + 1)
     return parsed(file.stem, text_of(data, file.name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from llm import paths
@@ -100,12 +100,3 @@ def refuse_large(parameters: int, processes: int, seconds: float | None) -> None
             f"This run would take about {seconds / 60:,.0f} minutes; on this page a run may take {now.minutes}: lower "
             "max_steps, or choose a smaller size."
         )
-
-
-def table() -> list[tuple[str, ...]]:
-    """The limits of all modes as rows of text, a column each mode."""
-    rows = []
-    for field in fields(Limits):
-        values = [getattr(one, field.name) for one in LIMITS.values()]
-        rows.append((SAID[field.name], *(f"{value:,}" if value else "any" for value in values)))
-    return rows

@@ -73,7 +73,6 @@ def standing(rules: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[st
         row = {
             "who": names.get(who, "somebody"), "run": run.name, "bits_per_byte": looks[-1]["bits_per_byte"], "step": looks[-1]["step"],
             "tokens": budget(config) * looks[-1]["step"] // config.train.max_steps, "status": run.status(),
-            "parameters": sum(config.model.parameters().values()) if config.model.vocab_size else None,
         }  # fmt: skip
         if who not in best or row["bits_per_byte"] < best[who]["bits_per_byte"]:
             best[who] = row

@@ -17,6 +17,7 @@ LEVELS = {
     "llm.config": 0,
     "llm.paths": 0,
     "llm.modes": 0.5,
+    "llm.database": 0.5,
     "llm.fast": 0,
     "llm.muon": 0,
     "llm.tokenizer": 1,

@@ -91,6 +91,15 @@ def test_every_answer_has_the_security_headers_and_files_of_other_sites_are_refu
             assert frames in dict(headers)["content-security-policy"]
 
 
+def test_only_sites_that_are_named_may_show_the_page_in_a_frame(monkeypatch):
+    monkeypatch.setenv("LLM_EMBED_IN", "https://school.org, http://wiki.local:8080 'unsafe;script x")
+    _, headers, _ = ask(Guard(echo), headers=[("host", "localhost")])
+    assert (
+        dict(headers)["content-security-policy"]
+        == "frame-ancestors 'self' https://school.org http://wiki.local:8080"
+    )
+
+
 def test_a_visitor_gets_a_cookie_once_and_keeps_the_identity(home):
     app = owner.OwnerCookie(echo)
     _, headers, body = ask(app)

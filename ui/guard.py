@@ -5,10 +5,18 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import socket
 
 BODY_LIMIT = 5 * 2**20  # bytes of a request that is not an upload
 FRAMES = {False: "'self'", True: "'self' https://huggingface.co https://*.hf.space"}
+SITE = re.compile(r"https?://[A-Za-z0-9.*-]+(:\d+)?")
+
+
+def frames(hosted: bool) -> str:
+    """Which sites may show the page in a frame: its own, Hugging Face where it is a Space, and those of $LLM_EMBED_IN."""
+    named = os.environ.get("LLM_EMBED_IN", "").replace(",", " ").split()
+    return " ".join([FRAMES[hosted], *(site for site in named if SITE.fullmatch(site))])
 
 
 def allowed_hosts(bound: str = "127.0.0.1") -> frozenset[str]:
@@ -53,7 +61,7 @@ class Guard:
         self.headers = [
             (b"x-content-type-options", b"nosniff"),
             (b"referrer-policy", b"same-origin"),
-            (b"content-security-policy", f"frame-ancestors {FRAMES[hosted]}".encode()),
+            (b"content-security-policy", f"frame-ancestors {frames(hosted)}".encode()),
         ]
 
     def knows(self, name: str) -> bool:

@@ -64,7 +64,7 @@
     } }, 'Copy');
     show('Share what you see', make('div', { class: 'lab-sharing' },
       make('div', {}, make('p', { class: 'lab-small' }, 'This link opens the tab, model, text and settings as they stand now. Whoever opens it has runs of their own; nothing secret is in it.'),
-        link, copy(link), boxes, make('p', { class: 'lab-small' }, 'To put it into a web page:'), frame, copy(frame)),
+        link, copy(link), boxes, make('p', { class: 'lab-small' }, 'To put it into a web page (LLM_EMBED_IN must name its site):'), frame, copy(frame)),
       make('div', {}, code, note)));
     redo();
   };

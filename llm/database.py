@@ -1,0 +1,25 @@
+"""One way to open the lab's SQLite files: write-ahead log, so that thirty browsers can write at once; committed at the end."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+WAIT_SECONDS = 10  # for another one's write
+
+
+@contextmanager
+def opened(file: Path, schema: str) -> Iterator[sqlite3.Connection]:
+    """A connection to `file`, which is made with `schema` when it is not there; its changes are kept when nothing is raised."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(file, timeout=WAIT_SECONDS)
+    try:
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma synchronous = normal")
+        connection.executescript(schema)
+        with connection:
+            yield connection
+    finally:
+        connection.close()
