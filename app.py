@@ -15,8 +15,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from starlette.middleware import Middleware
 
-from llm import check, dispatch, engine, files, modes, tokenizer
-from ui import allowed, health, lesson_bar, pickers, room, serve, transfers
+from llm import check, disk, dispatch, engine, files, logbook, modes, tokenizer
+from ui import allowed, health, lesson_bar, login, pickers, room, serve, transfers
 from ui.guard import Guard, allowed_hosts, is_loopback
 from ui.owner import OwnerCookie, teacher_token
 from ui.tabs import (
@@ -138,10 +138,11 @@ def settings(host: str, port: int, hosted: bool = False, reachable: str = "", tu
         "state_session_capacity": 500,
         "max_file_size": files.upload_limit(),
         "app_kwargs": {
-            "routes": [*health.ROUTES, *transfers.ROUTES, *room.ROUTES, *serve.routes()],
+            "routes": [*health.ROUTES, *login.ROUTES, *transfers.ROUTES, *room.ROUTES, *serve.routes()],
             "middleware": [
                 Middleware(Guard, hosts=hosts, any_address=not is_loopback(host), hosted=hosted),
                 Middleware(OwnerCookie, hosted=hosted),
+                Middleware(login.Door),
             ],
         },
     }
@@ -169,8 +170,15 @@ def main(argv: list[str] | None = None) -> None:
     port = free_port(arguments.host, arguments.port)
     if port != arguments.port:
         print(f"Port {arguments.port} is taken; the page opens at {port}.")
+    try:
+        limited = bool(disk.quota())
+        modes.limits()
+    except ValueError as error:
+        raise SystemExit(f"{error}") from None
+    logbook.start()
+    logbook.log.info("the lab has started: mode %s, %s:%d", modes.mode(), arguments.host, port)
     dispatch.pump()  # runs that waited when the machine went down
-    if dispatch.where() != "local" or shared:
+    if dispatch.where() != "local" or shared or limited:
         threading.Thread(target=dispatch.keep_pumping, daemon=True).start()
     threading.Timer(5.0, warm_up).start()  # while the first tab is looked at, not before
     reachable = ""

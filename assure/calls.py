@@ -43,7 +43,20 @@ def check(lab: Lab, count: int = 10_000, seed: int = 0) -> dict[str, Any]:
     ids = [id for id in page.names if id in page.events]
     quick = [id for id in ids if not any(word in page.names[id] for word in SLOW)]
     since, statuses, bad, cut = lab.log.stat().st_size, {}, [], 0
-    for _ in range(count):
+    served = [(id, fn) for id, one in page.components.items() for fn in one["props"].get("server_fns") or ()]
+    for i in range(count):
+        if served and i % 20 == 0:  # the functions behind our own scripts
+            component, fn = draw.choice(served)
+            value = draw.choice(ODD)
+            asked = (
+                {draw.choice(("source", "offset", "model", "text", "layer", "run:x")): value}
+                if draw.random() < 0.5
+                else value
+            )
+            answer = visitor.served(component, fn, asked)
+            if answer.status_code != 200:
+                bad.append(f"{fn}({asked!r:.100}): status {answer.status_code}")
+            continue
         id = draw.choice(quick if draw.random() < 0.97 else ids)
         values = page.values(id)
         some = draw.sample(range(len(values)), min(len(values), draw.randint(1, 2)))

@@ -98,7 +98,9 @@ class Lab:
         """
         text = self.log.read_bytes()[since:].decode(errors="replace")
         # the gate and the cookie stand around every request and are in the frames of whatever happens inside
-        ours = re.compile(rf'File "{re.escape(str(ROOT))}/(?:app\.py|llm/|ui/(?!guard\.py|owner\.py))')
+        ours = re.compile(
+            rf'File "{re.escape(str(ROOT))}/(?:app\.py|llm/|ui/(?!guard\.py|owner\.py|login\.py))'
+        )
         blocks = re.split(r"(?m)^(?=Traceback )", text)[1:]
         found = [block.strip()[-1500:] for block in blocks if ours.search(block)]
         return found + re.findall(r"(?m)^.*error [0-9a-f]{6} in .*$", text)

@@ -18,6 +18,7 @@ import numpy as np
 
 from llm import database, paths
 
+VERSION = 1  # of a board
 CHOICES = {"a": "A is better", "b": "B is better", "tie": "Tie", "bad": "Both are bad"}
 LONGEST = 20_000  # characters of a prompt
 SCHEMA = """
@@ -51,7 +52,7 @@ class Round:
 def board(name: str = "main") -> Iterator[sqlite3.Connection]:
     """The database of one board, committed at the end. Raises ValueError for an unsafe name."""
     file = paths.home() / "arena" / f"{paths.checked_name(name, 'board')}.sqlite"
-    with database.opened(file, SCHEMA) as db:
+    with database.opened(file, SCHEMA, VERSION) as db:
         yield db
 
 

@@ -3,7 +3,7 @@
     python -m llm.backup lab.tar              write it
     python -m llm.backup --restore lab.tar    read it into $LLM_HOME, which must be empty
 
-Left out: what can be made again (cache), half-finished uploads and downloads, locks, and the keys of endpoints. A run comes with its last
+Left out: what can be made again (cache), half-finished uploads and downloads, locks, logs of the page, and the keys of endpoints. A run comes with its last
 checkpoint and a log that reaches at least as far, so it goes on from there. Each file is checked by its SHA-256 before anything is put
 into place.
 """
@@ -26,12 +26,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from llm import paths
+from llm import paths, versions
 
 VERSION = 1
 MANIFEST = "manifest.json"
 LEFT_OUT = {"cache", "uploads", "hub"}  # folders that can be filled again
-NOT_KEPT = {"lock", "heartbeat", "dispatch.lock", "launcher.txt", "keys", "stop", "server.log"}
+NOT_KEPT = {"lock", "heartbeat", "dispatch.lock", "launcher.txt", "keys", "stop", "server.log", "lab.log", "lab.log.1", "lab.log.2"}  # fmt: skip
 LOG = "events.jsonl"
 
 
@@ -176,10 +176,7 @@ def unpacked(file: Path, folder: Path) -> dict[str, Any]:
         raise ValueError(f"{damaged}: {error}.") from None
     if about is None:
         raise ValueError(f"{damaged}: its list of files is missing; the end may be cut off.")
-    if about.get("version") != VERSION:
-        raise ValueError(
-            f"{file.name} is a backup of version {about.get('version')}; this lab reads {VERSION}."
-        )
+    versions.check(about.get("version"), VERSION, f"The backup {file.name}")
     if wrong := sorted(about["files"].items() ^ sums.items()):
         raise ValueError(f"{damaged}: {wrong[0][0]} is missing or differs from what was written.")
     return {"files": len(sums), "bytes": total}

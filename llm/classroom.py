@@ -16,6 +16,7 @@ from typing import Any
 
 from llm import database, paths
 
+VERSION = 1  # of class.sqlite
 HERE = 15.0  # seconds after which somebody who was not heard of is away
 LONGEST = 2_000  # characters of an answer
 SCHEMA = """
@@ -32,7 +33,7 @@ create table if not exists said (name text primary key, value text, number integ
 @contextmanager
 def book() -> Iterator[sqlite3.Connection]:
     """The database, committed at the end."""
-    with database.opened(paths.home() / "class.sqlite", SCHEMA) as db:
+    with database.opened(paths.home() / "class.sqlite", SCHEMA, VERSION) as db:
         db.row_factory = sqlite3.Row
         yield db
 

@@ -59,9 +59,14 @@ def threads() -> int:
     return int(os.environ.get("LLM_THREADS", "0")) or max(1, cores() // slots())
 
 
+def without_keys() -> dict[str, str]:
+    """This process's variables but those that hold keys."""
+    return {k: v for k, v in os.environ.items() if not any(word in k.upper() for word in SECRET)}
+
+
 def environment(lock: int) -> dict[str, str]:
     """A run's environment: no keys, threads that do not fight, freed memory kept for the next step."""
-    clean = {k: v for k, v in os.environ.items() if not any(word in k.upper() for word in SECRET)}
+    clean = without_keys()
     for name in list(clean):  # what is this process's own, and would make the run part of its world
         if name in OWN or name.startswith(("TORCHELASTIC_", "MASTER_", "ROLE_", "GROUP_")):
             del clean[name]
@@ -71,6 +76,7 @@ def environment(lock: int) -> dict[str, str]:
         "LLM_LOCK": str(lock),
         "LLM_NICE": os.environ.get("LLM_NICE", "10"),
         "OMP_NUM_THREADS": str(threads()),
+        "RAYON_NUM_THREADS": str(threads()),  # of the library that trains encodings
         # A thread that waits for the others spins a moment before it sleeps: on an idle machine small steps are then
         # twice as fast, and beside other runs little is lost.
         **({"OMP_WAIT_POLICY": "PASSIVE"} if slots() > 1 else {"GOMP_SPINCOUNT": "10000"}),

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import logging
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from llm import commands, halving, modes, paths, turns
+from llm import commands, halving, janitor, modes, paths, turns
 from llm.runs import Run, all_runs
+
+TIDY = 600.0  # seconds between two looks of the janitor
+
+log = logging.getLogger("llm-lab")
 
 
 @contextmanager
@@ -77,7 +82,7 @@ def pump() -> list[Run]:
     with _alone():
         halving.advance()
         launcher = LAUNCHERS[where()]()
-        trouble = launcher.trouble()
+        trouble = launcher.trouble() or unreadable()
         note_trouble(trouble)
         if not trouble and not paused():
             launcher.recover()
@@ -114,20 +119,21 @@ class Local:
             run = run.next_attempt()
             # From here on a run without a process has broken off, and is not started again.
             run.append("starting", attempt=run.attempt, launcher="local")
-            with open(run.path / "log.txt", "ab") as log:
+            with open(run.path / "log.txt", "ab") as out:
                 child = subprocess.Popen(
                     [sys.executable, *commands.command(run)[1:]],
                     cwd=paths.ROOT,
                     env=commands.environment(descriptor) | {"LLM_ATTEMPT": str(run.attempt)},
                     pass_fds=(descriptor,),
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
+                    stdout=out,
+                    stderr=out,
                     start_new_session=True,  # Ctrl-C and the end of the page's process do not reach it
                 )
         finally:
             os.close(descriptor)
-        threading.Thread(target=_reap, args=(child,), daemon=True).start()
+        log.info("run %s (%s) begins, attempt %d", run.name, run.meta["kind"], run.attempt)
+        threading.Thread(target=_reap, args=(child, run), daemon=True).start()
         return True
 
 
@@ -155,9 +161,18 @@ def note_trouble(sentence: str) -> None:
         return
     paths.home().mkdir(parents=True, exist_ok=True)
     file.write_text(sentence, encoding="utf-8")
-    for run in waiting()[:1]:
-        with open(run.path / "log.txt", "a", encoding="utf-8") as log:
-            log.write(f"{sentence}\n")
+    for run in waiting()[:1] if not unreadable() else ():
+        with open(run.path / "log.txt", "a", encoding="utf-8") as out:
+            out.write(f"{sentence}\n")
+
+
+def unreadable() -> str:
+    """Why nobody knows who may have what, in a sentence: the limits are of a later version; "" when they can be read."""
+    try:
+        modes.limits()
+        return ""
+    except ValueError as error:
+        return str(error)
 
 
 def trouble() -> str:
@@ -169,17 +184,33 @@ def trouble() -> str:
 
 
 def keep_pumping(seconds: float = 3.0) -> None:
-    """Look after the queue for as long as this process lives: where runs go to a cluster, and where visitors have limits."""
+    """Look after the queue, and now and then the disk, for as long as this process lives.
+
+    Needed where runs go to a cluster, where visitors have limits, and where the disk has a quota.
+    """
+    failed, tidied = "", -TIDY
     while paths.home().is_dir():
         time.sleep(seconds)
-        stop_overdue()
-        pump()
+        try:
+            stop_overdue()
+            pump()
+            failed = ""
+        except Exception as error:  # a disk that does not answer for a moment; the next look may find it well
+            if str(error) != failed:
+                log.exception("the queue could not be looked after")
+            failed = str(error)
+        if time.monotonic() - tidied >= TIDY:
+            tidied = time.monotonic()
+            threading.Thread(target=janitor.look_after, daemon=True).start()
 
 
-def _reap(child: subprocess.Popen) -> None:
+def _reap(child: subprocess.Popen, run: Run) -> None:
     """Wait for the process to end, so that it does not linger, then let the next one start."""
     child.wait()
     if paths.home().is_dir():
+        with suppress(OSError):  # it may have been deleted
+            if run.status() == "crashed":
+                log.warning("run %s broke off: its process ended with %d", run.name, child.returncode)
         pump()
 
 

@@ -22,11 +22,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from llm import modes, paths
+from llm import modes, paths, versions
 from llm.config import SampleConfig
 
 CONNECT_SECONDS, FIRST_SECONDS, QUIET_SECONDS, ALL_SECONDS = 10, 120, 30, 300  # until a server is given up
 LONGEST_WAIT, RETRIES = 20, 2  # seconds that a server may ask to wait, and how often it is asked again
+VERSION, KEYS_VERSION = 1, 2  # of NAME.json, of keys
 MOST_BYTES = 8_000_000  # of one reply
 TOP = 5  # alternatives asked for with each token
 LONGEST_KEY = 400
@@ -180,10 +181,14 @@ def get(name: str, owner: str | None = None) -> Endpoint:
     """The endpoint of this name. Raises ValueError when there is none, or it is somebody else's."""
     file = _folder() / f"{paths.checked_name(name, 'endpoint')}.json"
     try:
-        found = Endpoint(**json.loads(file.read_text(encoding="utf-8")))
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        versions.check(stored.pop("version", None), VERSION, file)
+        found = Endpoint(**stored)
     except FileNotFoundError:
         raise ValueError(f"There is no endpoint called {name!r}: save one in the Models tab.") from None
-    except (OSError, ValueError, TypeError):
+    except versions.Unknown:
+        raise
+    except (OSError, ValueError, TypeError, AttributeError):
         raise ValueError(f"The endpoint {name} cannot be read: save it again.") from None
     if owner is not None and hosted() and found.owner != owner:
         raise ValueError(f"There is no endpoint called {name!r}: save one in the Models tab.")
@@ -215,15 +220,19 @@ def save(endpoint: Endpoint, key: str = "") -> Endpoint:
     if key := checked_key(key):
         _keep(endpoint.name, {"host": endpoint.host, "key": key})
     with paths.replacing(_folder() / f"{endpoint.name}.json") as temporary:
-        temporary.write_text(json.dumps({**asdict(endpoint), "trial": ""}, indent=2) + "\n", encoding="utf-8")
+        stored = {"version": VERSION, **asdict(endpoint), "trial": ""}
+        temporary.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
     return endpoint
 
 
 def _is_anothers(endpoint: Endpoint) -> bool:
-    """Whether the name belongs to another visitor of a shared page."""
-    with suppress(ValueError):
-        return hosted() and get(endpoint.name).owner != endpoint.owner
-    return False
+    """Whether the name belongs to another visitor of a shared page. Raises ValueError when a later lab has saved it."""
+    try:
+        return get(endpoint.name).owner != endpoint.owner and hosted()
+    except versions.Unknown:
+        raise
+    except ValueError:
+        return False
 
 
 def delete(name: str, owner: str | None = None) -> None:
@@ -250,10 +259,17 @@ _in_memory: dict[str, dict[str, str]] = {}  # keys on a shared page: never on it
 def _keys() -> dict[str, dict[str, str]]:
     if hosted():
         return _in_memory
-    with suppress(OSError, ValueError):
-        found = json.loads((_folder() / "keys").read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    return {}
+    file = _folder() / "keys"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    if isinstance(found.get("version", {}), dict):  # version 1: the endpoints' names and nothing else
+        return found
+    versions.check(found["version"], KEYS_VERSION, file)
+    return found["keys"]
 
 
 def _keep(name: str, kept: dict[str, str] | None) -> None:
@@ -268,8 +284,15 @@ def _keep(name: str, kept: dict[str, str] | None) -> None:
     temporary = file.with_name(".keys.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as f:
-        json.dump(keys, f)
+        json.dump({"version": KEYS_VERSION, "keys": keys}, f)
     os.replace(temporary, file)
+
+
+def all_keys() -> set[str]:
+    """Every key that is kept, so that a log can leave them out."""
+    with suppress(ValueError):
+        return {str(one.get("key", "")) for one in list(_keys().values())} - {""}
+    return set()
 
 
 def key_of(endpoint: Endpoint) -> str:

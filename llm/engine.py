@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm import paths
+from llm import commands, paths
 from llm.config import SampleConfig
 
 WAKE_SECONDS = 0.5
@@ -209,7 +209,7 @@ class Remote(Engine):
         process = subprocess.Popen(
             [sys.executable, "-c", "from llm.worker import main; main()"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=paths.ROOT,
-            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "LLM_HOME": str(paths.home())},
+            env=commands.without_keys() | {"OMP_WAIT_POLICY": "PASSIVE", "LLM_HOME": str(paths.home())},
             start_new_session=True,  # Ctrl-C in the terminal is the page's; the worker ends with the pipe
         )  # fmt: skip
         child = Child(process, paths.home())

@@ -52,6 +52,9 @@ WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")  # UTF-16 and UTF-32
 ALWAYS_BINARY = (b"%PDF-", b"{\\rtf")  # written in ASCII, and still no text to learn from
 
 
+KINDS_OF_DATASETS = (".txt", ".jsonl", ".shards")  # a text, rows, a list of shards: under $LLM_HOME/datasets
+
+
 @dataclass(frozen=True)
 class Read:
     """A text and what was done to the file's bytes to get it, a sentence each."""
@@ -317,7 +320,7 @@ def _bytes_of_paste(text: str) -> bytes:
 def _kept(data: bytes, name: str) -> bool:
     """Store `data` as dataset `name`; True also when just this text has the name already, False when another has."""
     target = paths.datasets() / f"{name}.txt"
-    if (paths.shipped_datasets() / target.name).exists():
+    if (paths.shipped_datasets() / target.name).exists() or has_another_kind(name, ".txt"):
         return False
     try:
         target.open("xb").close()  # takes the name, so that two uploads at once never overwrite each other
@@ -334,6 +337,11 @@ def _kept(data: bytes, name: str) -> bool:
             ) from None
         raise
     return True
+
+
+def has_another_kind(name: str, ending: str) -> bool:
+    """Whether the name is that of a dataset of another kind: a name stands for one, since what it is belongs to its owner."""
+    return any((paths.datasets() / f"{name}{one}").exists() for one in KINDS_OF_DATASETS if one != ending)
 
 
 def validation_part(text: str, fraction: float = 0.05) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from llm import checkpoint, lora, losses, optim, paths, precision
+from llm import checkpoint, lora, losses, machine, optim, paths, precision
 from llm.config import ModelConfig, RunConfig, TrainConfig, add_flags, from_flags
 from llm.distributed import World, best_device
 from llm.model import GPT
@@ -50,6 +50,16 @@ def memory(config: ModelConfig, optimizer: str, activations: int) -> dict[str, i
         "optimizer": 2 * weights - matrices,
         "activations": activations,
     }
+
+
+def at_least(model: ModelConfig, config: RunConfig) -> int:
+    """Bytes of main memory that a run takes whatever its batch: of what learns weights, gradients and averages, else weights.
+
+    On a GPU, in shares, or where only a part learns, that part is left out here: it is small, or lies elsewhere.
+    """
+    held = memory(model, config.train.optimizer, 0)
+    whole = config.train.sharding != "full" and config.tune.trained == "all" and best_device().type == "cpu"
+    return sum(held.values()) if whole else held["weights"]
 
 
 def saved_bytes(model: GPT, forward: Callable[[], Any], number_format: str) -> int:
@@ -106,7 +116,7 @@ def forecast(config: RunConfig, threads: int = 0, tuning: bool = False) -> dict[
     """Parameters, tokens and FLOPs of a run by formula; memory and seconds by running a few steps of it here.
 
     With `tuning` see `_tuned`; else a batch too large to try is measured with fewer windows and scaled up; `measured_rows` says how many were.
-    Raises ValueError when the model cannot be built.
+    Raises ValueError when the model cannot be built, or the machine has not the memory for it.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
@@ -126,6 +136,7 @@ def _measured(config: RunConfig, threads: int) -> dict[str, Any]:
     flops = flops_per_token(model_config) * tokens
     rows = max(1, min(train.batch_size, int(2e11 / (flops / train.batch_size))))  # about a second's work
     accumulation = train.grad_accumulation if rows == train.batch_size else 1
+    machine.refuse_memory(at_least(model_config, config), "This training")
     model = GPT(model_config).to(device)
     precision.prepare(model, number_format)
     together = train.batch_size // train.grad_accumulation

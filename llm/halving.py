@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm import paths
+from llm import paths, versions
 from llm.runs import Run, effective
 
 VERSION = 1
@@ -57,18 +57,17 @@ def read(name: str) -> Sweep:
     file = paths.sweeps() / paths.checked_name(name, "sweep") / "spec.json"
     try:
         spec = json.loads(file.read_text(encoding="utf-8"))
-        if spec.pop("version") != VERSION:
-            raise ValueError
+        versions.check(spec.pop("version", None), VERSION, file)
         trials = tuple(Trial(one["name"], one["values"]) for one in spec.pop("trials"))
         return Sweep(
             name=name, trials=trials, log=tuple(spec.pop("log")), rungs=tuple(spec.pop("rungs")), **spec
         )
     except FileNotFoundError:
         raise ValueError(f"There is no sweep called {name!r}.") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"The sweep {name} cannot be read: its spec.json is damaged or of a later version."
-        ) from None
+    except versions.Unknown:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"The sweep {name} cannot be read: its spec.json is damaged.") from None
 
 
 def all_sweeps() -> list[Sweep]:
@@ -88,11 +87,12 @@ def remove(sweep: Sweep) -> None:
 
 
 def run_of(trial: Trial) -> Run | None:
-    """The run of a trial; None when it was deleted."""
+    """The run of a trial; None when it was deleted. Raises ValueError when it cannot be read."""
     try:
-        return Run.open(trial.name)
+        run = Run.open(trial.name)
     except ValueError:
         return None
+    return run if run.meta else None
 
 
 def looks(run: Run) -> tuple[Look, ...]:
@@ -144,7 +144,10 @@ def standing(sweep: Sweep) -> tuple[int, list[str]]:
 def advance() -> None:
     """Let the trials that are to go on wait for their turn. Only one process at a time may do this (dispatch sees to it)."""
     for sweep in all_sweeps():
-        paused = [run for trial in sweep.trials if (run := run_of(trial)) and is_paused(run)]
+        try:
+            paused = [run for trial in sweep.trials if (run := run_of(trial)) and is_paused(run)]
+        except ValueError:  # a trial that cannot be read: nothing is decided without it
+            continue
         if not paused:
             continue
         decided, _ = standing(sweep)

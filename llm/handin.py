@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm import classroom, lessons
+from llm import classroom, lessons, versions
 from llm.runs import Run, all_runs
 
 VERSION = 1
@@ -86,8 +86,7 @@ def read(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file.name} cannot be read as a hand-in ({type(error).__name__}).") from None
     if not isinstance(found, dict) or found.get("kind") != "hand-in":
         raise ValueError(f"{file.name} is no hand-in of this lab.")
-    if found.get("version") != VERSION:
-        raise ValueError(f"{file.name} is of version {found.get('version')}; this lab reads {VERSION}.")
+    versions.check(found.get("version"), VERSION, file.name)
     return found
 
 

@@ -12,11 +12,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from llm import anatomy, paths
+from llm import anatomy, paths, versions
 from llm.config import ModelConfig, from_dict
 from llm.runs import Run
 
 VERSION = 1  # of config.json
+SOURCE_VERSION = 1  # of source.json
 LONGEST_HEADER = 100_000_000  # bytes: what safetensors itself allows
 LONGEST_CARD = 100_000  # bytes of a README.md that are read
 ALGORITHMS = {b"BPE": "BPE", b"Unigram": "Unigram", b"WordPiece": "WordPiece", b"WordLevel": "whole words"}
@@ -137,10 +138,7 @@ def shape(folder: Path) -> ModelConfig:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{paths.called(folder)} is no model directory: its config.json is missing.")
     stored = _json(folder / "config.json")
-    if stored.pop("version", None) != VERSION:
-        raise ValueError(
-            f"The config.json of {paths.called(folder)} is not of version {VERSION}, the one this lab reads."
-        )
+    versions.check(stored.pop("version", None), VERSION, folder / "config.json")
     stored.pop("made_by", None)
     try:
         return from_dict(ModelConfig, stored)
@@ -228,11 +226,16 @@ def tensors(folder: Path) -> list[Tensor]:
 
 
 def read_source(folder: Path) -> dict[str, Any]:
-    """What an import wrote beside the model (source.json): container, family, origin, rows, ...; {} for other models."""
+    """What an import wrote beside the model (source.json): container, family, origin, rows, ...; {} for other models.
+
+    Raises ValueError for one of a later version: whose the model is stands in it.
+    """
     try:
-        return _json(folder / "source.json")
+        found = _json(folder / "source.json")
     except ValueError:
         return {}
+    versions.check(found.get("version"), SOURCE_VERSION, folder / "source.json")
+    return found
 
 
 def stored_parameters(found: list[Tensor]) -> int:

@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import platform
+import re
 import signal
 import sys
 import threading
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from llm import commands, dispatch
+from llm import commands, dispatch, logbook
 from llm.config import add_flags, from_dict, from_flags, to_dict
 from llm.runs import Run, Superseded, stale
 
@@ -45,12 +46,19 @@ def do(
     if lock is None or (not number and "RANK" not in os.environ and run.alive_elsewhere()):
         parser.exit(2, f"The run {run.name} is already running{f' on {run.node()}' if run.node() else ''}.\n")
     if leads:
-        run = replace(run, attempt=number) if number else run.next_attempt()
+        try:
+            run = replace(run, attempt=number) if number else run.next_attempt()
+        except OSError as error:
+            parser.exit(1, f"{why(error)}\n")
     os.nice(int(os.environ.get("LLM_NICE", "0")))
     signal.signal(signal.SIGTERM, lambda *_: run.request_stop())
     signal.signal(signal.SIGINT, lambda *_: run.request_stop())
     with beating(run):
         status = guarded(run, work, int(os.environ.get("RANK", "0")))
+    if number and leads and not sent_away():  # the queue has begun it
+        logbook.start()
+        end = run.last_event() or {}
+        logbook.log.info("run %s ended: %s. %s", run.name, end.get("reason"), end.get("message", ""))
     if leads:
         if status == 0:
             print(run.last_event().get("message", ""))
@@ -166,6 +174,28 @@ def guarded(run: Run, work: Callable[[Run], None], rank: int = 0) -> int:
         return 1
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+WRITERS = (
+    "PytorchStreamWriter",
+    "inline_container",
+    "iostream error",
+    "unexpected pos",
+)  # torch, when a write fails
+
+
+def disk_trouble(error: BaseException) -> str:
+    """What a failed read or write comes to, in a sentence; "" when it was something else. Libraries have errors of their own for it."""
+    text = str(error)
+    codes = [int(found) for found in re.findall(r"os error (\d+)", text)]  # safetensors
+    code = error.errno if isinstance(error, OSError) else codes[0] if codes else None
+    torchs = isinstance(error, RuntimeError) and any(word in text for word in WRITERS)
+    if code in FULL or torchs:
+        return "The disk is full, or a file may not grow any more: free some space, then resume."
+    if code in (errno.EIO, errno.EROFS, errno.ESTALE):
+        return f"The disk does not answer as it should ({os.strerror(code)}): look after it, then resume."
+    return ""
+
+
 def lost(error: BaseException) -> bool:
     """Whether another process of this run has gone while this one waited for it."""
     text = str(error).lower()
@@ -194,8 +224,8 @@ def why(error: BaseException) -> str:
         return "Another process of this run was lost while this one waited for it: see its machine and the run's log.txt."
     if isinstance(error, FloatingPointError):
         return f"The numbers ran away: {text}. Try a lower learning rate or a longer warm-up."
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "The disk is full: free some space, then resume."
+    if trouble := disk_trouble(error):
+        return trouble
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in text.lower()):
         return "Not enough memory: use a smaller batch, more accumulation parts, a smaller model or a shorter text."
     return f"Something unexpected happened ({type(error).__name__}: {text}); the details are in the run's log.txt."

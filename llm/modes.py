@@ -9,9 +9,16 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from llm import paths
+from llm import paths, versions
+
+VERSION = 1  # of limits.json
+
+
+class Refused(ValueError):
+    """More than a visitor may have: said to them, and noted in the log."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +30,13 @@ class Limits:
     minutes: int = 0  # of one run
     parameters: int = 0  # of a model that is trained
     processes: int = 0  # of one run
+    megabytes: int = 0  # of runs, models and texts
 
 
 LIMITS = {
     "local": Limits(),
-    "class": Limits(at_once=1, waiting=8, minutes=20, parameters=30_000_000, processes=1),
-    "space": Limits(at_once=1, waiting=4, minutes=10, parameters=15_000_000, processes=1),
+    "class": Limits(at_once=1, waiting=8, minutes=20, parameters=30_000_000, processes=1, megabytes=500),
+    "space": Limits(at_once=1, waiting=4, minutes=10, parameters=15_000_000, processes=1, megabytes=200),
 }
 SAID = {
     "at_once": "runs of one visitor at a time",
@@ -36,6 +44,7 @@ SAID = {
     "minutes": "minutes a run may take",
     "parameters": "parameters of a model that is trained",
     "processes": "processes of one run",
+    "megabytes": "megabytes of one visitor's runs, models and texts",
 }
 MOST = 10**12
 
@@ -53,14 +62,22 @@ def is_shared() -> bool:
     return mode() != "local"
 
 
+def file() -> Path:
+    """Where a teacher's changes of the limits are kept."""
+    return paths.home() / "limits.json"
+
+
 def limits() -> Limits:
-    """Those of the mode, with a teacher's changes."""
+    """Those of the mode, with a teacher's changes. Raises ValueError when these are of a later version."""
+    if not is_shared():
+        return Limits()
     try:
-        changed = json.loads((paths.home() / "limits.json").read_text(encoding="utf-8"))
+        changed = json.loads(file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         changed = {}
-    known = {name for name in SAID if _is_count(changed.get(name))} if isinstance(changed, dict) else set()
-    return replace(LIMITS[mode()], **{name: changed[name] for name in known}) if is_shared() else Limits()
+    changed = changed if isinstance(changed, dict) else {}
+    versions.check(changed.get("version"), VERSION, file())
+    return replace(LIMITS[mode()], **{name: changed[name] for name in SAID if _is_count(changed.get(name))})
 
 
 def change(**values: Any) -> Limits:
@@ -74,8 +91,8 @@ def change(**values: Any) -> Limits:
             )
     new = replace(limits(), **values)
     paths.home().mkdir(parents=True, exist_ok=True)
-    with paths.replacing(paths.home() / "limits.json") as temporary:
-        temporary.write_text(json.dumps(asdict(new)) + "\n", encoding="utf-8")
+    with paths.replacing(file()) as temporary:
+        temporary.write_text(json.dumps({"version": VERSION, **asdict(new)}) + "\n", encoding="utf-8")
     return new
 
 
@@ -84,19 +101,19 @@ def _is_count(value: Any) -> bool:
 
 
 def refuse_large(parameters: int, processes: int, seconds: float | None) -> None:
-    """Raise ValueError where a run is more than a visitor may ask for; `seconds` is the forecast, None without one."""
+    """Raise Refused where a run is more than a visitor may ask for; `seconds` is the forecast, None without one."""
     now = limits()
     if now.parameters and parameters > now.parameters:
-        raise ValueError(
+        raise Refused(
             f"This model has {parameters:,} parameters; on this page at most {now.parameters:,} are trained: choose a "
             "smaller size, or run the lab on a machine of your own."
         )
     if now.processes and processes > now.processes:
-        raise ValueError(
+        raise Refused(
             f"{processes} processes are more than the {now.processes} that one run may have on this page."
         )
     if now.minutes and seconds and seconds > 60 * now.minutes:
-        raise ValueError(
+        raise Refused(
             f"This run would take about {seconds / 60:,.0f} minutes; on this page a run may take {now.minutes}: lower "
             "max_steps, or choose a smaller size."
         )

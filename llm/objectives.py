@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from llm import adapters, chat, checkpoint, data, lora, losses, paths, precision, prompts, shards
+from llm import adapters, chat, checkpoint, data, lora, losses, paths, precision, prompts, shards, versions
 from llm.config import RunConfig, SampleConfig
 from llm.distributed import World
 from llm.generate import evaluating, shown
@@ -24,6 +24,7 @@ from llm.prompts import Example, Written
 from llm.tokenizer import Tokenizer
 
 Batch = tuple[Tensor, ...]  # of every tensor the first dimension is the rows of the batch
+CLASSIFIER_VERSION = 1  # of classifier.json
 LISTED = 50  # rejected or cut rows that a run's log names
 
 
@@ -424,7 +425,7 @@ class Classify(Instruct):
 
     def files(self, model: GPT) -> dict[str, bytes | Path]:
         """The head and what its rows stand for."""
-        about = {"labels": self.labels, "max_length": self.examples.most}
+        about = {"version": CLASSIFIER_VERSION, "labels": self.labels, "max_length": self.examples.most}
         weight = model.get_submodule(HEAD).weight.detach().cpu().contiguous()
         return {
             **Pretrain.files(self, model),
@@ -459,9 +460,12 @@ def classifier(folder: Path) -> tuple[list[str], Tensor, int]:
         raise ValueError(f"{paths.called(folder)} is no classifier: train one with the objective classify.")
     try:
         about = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
+        versions.check(about.get("version"), CLASSIFIER_VERSION, folder / "classifier.json")
         labels, weight = list(about["labels"]), load_file(folder / "classifier.safetensors")["weight"]
         most = int(about["max_length"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except versions.Unknown:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ValueError(f"The classifier of {paths.called(folder)} is damaged: {error}.") from None
     return labels, weight.float(), most
 

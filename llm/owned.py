@@ -5,7 +5,9 @@ The same text brought by two visitors is one file of both. What nobody brought (
 
 from __future__ import annotations
 
-from llm import modes, paths
+from llm import modes, paths, versions
+
+VERSION = 1
 
 
 def claim(name: str, owner: str) -> str:
@@ -14,17 +16,18 @@ def claim(name: str, owner: str) -> str:
         file = paths.home() / "owners" / paths.checked_name(name, "dataset")
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(file, "a", encoding="utf-8") as lines:
-            lines.write(f"{owner}\n")
+            lines.write(f"{'' if lines.tell() else f'version {VERSION}{chr(10)}'}{owner}\n")
     return name
 
 
 def owners(name: str) -> set[str]:
-    """Who brought it; empty when it is everybody's."""
+    """Who brought it; empty when it is everybody's. Raises ValueError when the file is of a later version."""
     try:
-        return set(
-            (paths.home() / "owners" / paths.checked_name(name, "dataset"))
-            .read_text(encoding="utf-8")
-            .split()
-        )
+        file = paths.home() / "owners" / paths.checked_name(name, "dataset")
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return set()
+    first, _, number = lines[0].partition(" ") if lines else ("", "", "")
+    if first == "version":
+        versions.check(int(number) if number.isdecimal() else number, VERSION, file)
+    return {line for line in lines if line and not line.startswith("version ")}

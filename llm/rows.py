@@ -658,7 +658,13 @@ def keep(good: Sequence[Row], name: str) -> str:
     )
     for candidate in (stem, f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}"):
         target = paths.datasets() / f"{candidate}.jsonl"
-        if candidate in corpora.ROWS or (target.exists() and target.read_bytes() != data):
+        if (
+            candidate in corpora.ROWS
+            or candidate in corpora.TEXTS
+            or files.has_another_kind(candidate, ".jsonl")
+        ):
+            continue
+        if target.exists() and target.read_bytes() != data:
             continue
         if not target.exists():
             with paths.replacing(target) as temporary:

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llm import modes, paths
+from llm import disk, modes, paths, versions
 
-VERSION = 1
+VERSION = 1  # of meta.json, and so of the whole directory
 Event = dict[str, Any]  # {"kind": ..., "time": seconds since 1970, ...}; every number finite or None
 
 STATUS = {  # what a person reads
@@ -105,10 +105,7 @@ class Run:
     def meta(self) -> dict[str, Any]:
         """kind, owner, created (seconds since 1970), version. Raises ValueError when damaged or of a later version."""
         meta = _read_json(self.path / "meta.json")
-        if meta.get("version") != VERSION:
-            raise ValueError(
-                f"The run {self.name} is of version {meta.get('version')}; this lab reads {VERSION}."
-            )
+        versions.check(meta.get("version"), VERSION, self.path / "meta.json")
         return meta
 
     @property
@@ -163,10 +160,13 @@ class Run:
         return self.path / "attempt"
 
     def attempts(self) -> int:
-        """How often somebody has begun to do it: the number of the last attempt, 0 before the first."""
+        """How often somebody has begun to do it: the number of the last attempt, 0 before the first.
+
+        Raises OSError when the disk does not answer: that says nothing of who does the run.
+        """
         try:
             return int(self.attempt_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return 0
 
     def next_attempt(self) -> Run:
@@ -369,13 +369,17 @@ class Run:
 
 
 def refuse_more(owner: str, count: int = 1) -> None:
-    """Raise ValueError where `count` more runs are more than a visitor may have in the queue; a terminal may have any."""
+    """Raise modes.Refused where `count` more runs are more than a visitor may have: in the queue, or on the disk.
+
+    A terminal may have any.
+    """
+    disk.refuse_full(owner)
     most = modes.limits().waiting
     if not most or owner in ("", "terminal", "local") or getattr(owner, "teacher", False):
         return
     waiting = sum(run.meta["owner"] == owner and run.status() == "waiting" for run in all_runs())
     if waiting + count > most:
-        raise ValueError(
+        raise modes.Refused(
             f"You have {waiting} runs in the queue and {count} more would be above the {most} that one visitor may have: wait "
             "until one has begun, or stop one."
         )

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
-from llm import lora, paths
+from llm import lora, paths, versions
 from llm.distributed import World
 from llm.model import GPT
 from llm.runs import Run
+
+VERSION = 1  # of a checkpoint
 
 
 @dataclass
@@ -34,7 +36,7 @@ class State:
 
     def numbers(self) -> dict[str, Any]:
         """Where it stands, and of weights that stand still only their fingerprint."""
-        standing = {"step": self.step, "seconds": self.seconds, "tokens": self.tokens}
+        standing = {"version": VERSION, "step": self.step, "seconds": self.seconds, "tokens": self.tokens}
         return standing | ({"frozen": self.frozen} if self.frozen else {})
 
     def saved(self) -> dict[str, Any]:
@@ -84,9 +86,12 @@ class OneFile:
                 torch.save(state.saved(), temporary)
 
     def load(self, state: State, here: World) -> None:
-        """Raises ValueError when it is damaged, or the weights that stand still are others now."""
+        """Raises ValueError when it is damaged or of a later version, or the weights that stand still are others now."""
         try:
             saved = torch.load(self.run.state_path, map_location=here.device, weights_only=True)
+            versions.check(saved.get("version"), VERSION, self.run.state_path)
+        except versions.Unknown:
+            raise
         except Exception as error:  # torch raises many kinds for a damaged file
             raise damaged(self.run, error) from None
         state.restore(saved)
@@ -125,14 +130,17 @@ class InShares:
     def load(self, state: State, here: World) -> None:
         """On this number of processes, whatever the number that wrote it.
 
-        Raises ValueError when it is damaged, or the weights that stand still are others now.
+        Raises ValueError when it is damaged or of a later version, or the weights that stand still are others now.
         """
         from llm import sharding
 
         place, random = self.run.shares(), torch.get_rng_state()
         try:
             numbers = json.loads((place / "numbers.json").read_text(encoding="utf-8"))
+            versions.check(numbers.get("version"), VERSION, place / "numbers.json")
             sharding.load(state.model, state.optimizers, random, place, here)
+        except versions.Unknown:
+            raise
         except Exception as error:
             raise damaged(self.run, error) from None
         state.stand_at(numbers)

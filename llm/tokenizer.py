@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm import paths
+from llm import paths, versions
 
+VERSION = 1  # of a tokenizer.json of bytes or characters
 EOT = "<|endoftext|>"
 MOST_IDS = (
     4_000_000  # a damaged file may name ids that would fill the memory; real vocabularies end far below
@@ -162,7 +163,7 @@ class ByteTokenizer(Tokenizer):
         return list(text.encode("utf-8"))
 
     def _as_json(self) -> dict:
-        return {"lab": {"kind": "byte"}}
+        return {"lab": {"kind": "byte", "version": VERSION}}
 
 
 class CharTokenizer(Tokenizer):
@@ -202,7 +203,8 @@ class CharTokenizer(Tokenizer):
 
     def _as_json(self) -> dict:
         characters = "".join(self._ids)
-        return {"lab": {"kind": "char", "characters": characters, "eot": self.eot_id is not None}}
+        eot = self.eot_id is not None
+        return {"lab": {"kind": "char", "version": VERSION, "characters": characters, "eot": eot}}
 
 
 class BPETokenizer(Tokenizer):
@@ -520,6 +522,7 @@ def load(folder: Path) -> Tokenizer:
     name = paths.called(folder)
     try:
         if "lab" in document:
+            versions.check(document["lab"].get("version"), VERSION, folder / "tokenizer.json")
             return _load_lab(name, document["lab"])
         if not isinstance(document.get("model"), dict):
             raise ValueError(f"The tokenizer.json of {name} has no model in it: it is not a tokenizer.")

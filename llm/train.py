@@ -23,8 +23,10 @@ from llm import (
     evaluate,
     forecast,
     generate,
+    inventory,
     job,
     lora,
+    machine,
     objectives,
     optim,
     paths,
@@ -173,14 +175,19 @@ def train(run: Run, here: World, threads: int = 0) -> None:
 
 
 def begin(config: RunConfig) -> tuple[GPT, tokenizer.Tokenizer]:
-    """The model to train and its encoding: random weights, or those of `start_from`."""
+    """The model to train and its encoding: random weights, or those of `start_from`.
+
+    Raises ValueError when the machine has not the memory for it.
+    """
     if config.start_from:
-        model, encoding = checkpoint.load_model(paths.model_folder(config.start_from))
-        return model, encoding
+        folder = paths.model_folder(config.start_from)
+        machine.refuse_memory(forecast.at_least(inventory.shape(folder), config), "This training")
+        return checkpoint.load_model(folder)
     encoding = data.encoding_of(config.dataset, config.tokenizer)
     vocab_size = config.model.vocab_size or encoding.vocab_size
     model_config = replace(config.model, vocab_size=vocab_size)
     checkpoint.check_pair(model_config, encoding, "this run")
+    machine.refuse_memory(forecast.at_least(model_config, config), "This training")
     return GPT(model_config), encoding
 
 

@@ -122,7 +122,7 @@ def test_a_model_with_a_damaged_config_is_listed_with_the_reason(home):
     (made(paths.models() / "later") / "config.json").write_text('{"version": 99}', encoding="utf-8")
     found = {model.name: model for model in inventory.models()}
     assert found["broken"].parameters is None and "missing or damaged" in found["broken"].problem
-    assert "not of version 1" in found["later"].problem
+    assert "is of version 99; this lab reads 1" in found["later"].problem
 
 
 def test_own_models_go_and_others_stay(home):

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from llm import dispatch, paths
+from llm import disk, dispatch, paths
 from llm.runs import all_runs
 
 LEAST_FREE = 200_000_000  # bytes on the disk below which runs may fail
@@ -32,6 +32,12 @@ def looked_at() -> dict[str, Any]:
             problems.append(
                 f"Only {found['disk_free'] / 1e6:,.0f} MB are free on the disk of LLM_HOME: runs may fail for want of room."
             )
+        if disk.is_full():
+            problems.append(
+                f"The quota of {disk.quota() / 1e9:,.3g} GB is used up ({disk.used() / 1e9:,.3g} GB are taken): nothing new can be made."
+            )
+    except ValueError as error:
+        problems.append(str(error))
     except OSError as error:
         problems.append(f"LLM_HOME cannot be written to ({error.strerror or error}).")
     return {"status": "trouble" if problems else "ok", "problems": problems, **found}

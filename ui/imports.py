@@ -21,7 +21,7 @@ from ui import pickers, transfers
 from ui.allowed import gate
 from ui.figures import transfers as figures
 from ui.figures.base import message, size
-from ui.owner import may_open, owner
+from ui.owner import may_open, owner, refuse_full
 from ui.parts import Choice, plain_errors, show_code
 from ui.view import View
 
@@ -227,6 +227,7 @@ def start(
     config = config_of(source, file, base, encoding, n_head)
     if not source.startswith("hf:"):
         check.allowed(source)
+    refuse_full()
     make_room(name, request)
     if fetched_here(source, token):
         repo, revision = hub.parse(source)

@@ -18,6 +18,7 @@ import gradio as gr
 
 from llm import paths
 from llm.runs import Event, Run, effective, perplexity
+from ui.parts import answered
 
 POINTS = 300  # of a curve that is sent or drawn; longer ones keep the lowest and highest point of each bucket
 SOURCES = 6  # curves of so many runs at most lie over one another
@@ -174,10 +175,12 @@ def live_chart(
     `panels` are open at first, of those in js/live.js; one without values is not shown.
     """
 
+    @answered
     def lab_poll(wanted: dict, request: gr.Request) -> dict:
         known = {str(s): n for s, n in dict(wanted).items() if visible_to(str(s), request)}
         return poll(known)
 
+    @answered
     def lab_csv(sources: list, request: gr.Request) -> dict:
         try:
             return {"csv": table([str(s) for s in sources if visible_to(str(s), request)])}

@@ -15,6 +15,7 @@ from llm.runs import ENDED, Event, Run, all_runs, effective, perplexity
 from ui.figures import train as figures
 from ui.figures.base import duration, number
 from ui.live import log_of
+from ui.parts import answered
 
 TAIL = 2**16  # bytes at the end of a log that tell how fast it goes
 FIRST = 2**20  # bytes at the end of a log that the first look reads
@@ -197,6 +198,7 @@ def monitor(elem_id: str, visible_to: Callable[[str, gr.Request], bool]) -> gr.H
     Its `input` event says that the status has changed.
     """
 
+    @answered
     def lab_watch(asked: dict, request: gr.Request) -> dict:
         source, offset = str(asked.get("source")), asked.get("offset")
         if not visible_to(source, request) or not isinstance(offset, int):

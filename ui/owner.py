@@ -15,7 +15,7 @@ import gradio as gr
 from gradio.context import LocalContext
 from starlette.requests import Request
 
-from llm import inventory, modes, owned, paths
+from llm import disk, inventory, modes, owned, paths
 from llm.modes import is_shared
 from llm.runs import Run
 
@@ -115,8 +115,14 @@ def brought(dataset: str) -> str:
     return owned.claim(dataset, here())
 
 
+def refuse_full(more: int = 0) -> None:
+    """Raise ValueError where the visitor has no room on the disk for `more` bytes."""
+    disk.refuse_full(here(), more)
+
+
 def own_rows(dataset: str) -> str:
-    """The name of rows that the visitor wants to add to. Raises ValueError when they are another visitor's."""
+    """The name of rows that the visitor wants to add to. Raises ValueError when they are another visitor's, or the disk is full."""
+    refuse_full()
     if not may_read(dataset, here()):
         raise ValueError(f"The name {dataset[:80]!r} is taken: choose another one.")
     return dataset
@@ -186,7 +192,11 @@ class OwnerCookie:
 
         async def send_with_cookie(message):
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", []), (b"set-cookie", line)]}
+                headers = list(message.get("headers", []))
+                own = f"{COOKIE}=".encode()  # a login sets it itself
+                if not any(key == b"set-cookie" and said.startswith(own) for key, said in headers):
+                    headers.append((b"set-cookie", line))
+                message = {**message, "headers": headers}
             await send(message)
 
         return await self.app(scope, receive, send_with_cookie)

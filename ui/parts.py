@@ -6,14 +6,16 @@ import ast
 import functools
 import importlib.util
 import inspect
+import json
 import logging
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import gradio as gr
 
+from llm import modes
 from ui.figures.base import escape
 
 log = logging.getLogger("llm-lab")
@@ -84,6 +86,8 @@ def plain_errors(fn: Callable) -> Callable:
     def as_sentence(error: Exception) -> gr.Error:
         if isinstance(error, gr.Error):
             return error
+        if isinstance(error, modes.Refused):
+            log.info("refused in %s: %s", fn.__qualname__, error)
         if isinstance(error, ValueError):
             said = str(error).encode("utf-8", "replace").decode()  # an answer cannot hold half of a character
             return gr.Error(escape(said), print_exception=False, duration=15)
@@ -110,3 +114,30 @@ def plain_errors(fn: Callable) -> Callable:
                 raise as_sentence(error) from None
 
     return handler
+
+
+def answered(fn: Callable) -> Callable:
+    """A server function of a component of ours, which anybody may call with anything: refusals come back as {"error": sentence}.
+
+    What is not of the type that its first argument says is refused; errors that are no ValueError are logged and named by a number.
+    """
+    kind = next(iter(get_type_hints(fn).values()))
+    kind = get_origin(kind) or kind
+
+    @functools.wraps(fn)
+    def answer(*given: Any) -> dict[str, Any]:
+        try:
+            if not given or not isinstance(given[0], kind):
+                raise ValueError("This request is not one that the page makes.")
+            json.dumps(given[0], ensure_ascii=False).encode()  # an answer cannot hold half of a character
+            return fn(*given)
+        except UnicodeEncodeError:
+            return {"error": "There is half of a character in this request: delete it and try again."}
+        except ValueError as error:
+            return {"error": str(error)}
+        except Exception as error:  # the boundary to the browser
+            number = secrets.token_hex(3)
+            log.error("error %s in %s", number, fn.__qualname__, exc_info=error)
+            return {"error": f"Something went wrong in the lab; its log names the cause as {number}."}
+
+    return answer

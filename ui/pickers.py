@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import gradio as gr
 
@@ -15,21 +15,33 @@ from ui.view import View
 FIRST_MODEL = "story-llama"  # what the page opens with
 
 
+def listed(names: Iterable[str], rule: Rule, visitor: str) -> list[str]:
+    """The names that a visitor may use, without those whose files cannot be read: who asks for such a one is told why."""
+
+    def may(name: str) -> bool:
+        try:
+            return rule(name, visitor)
+        except ValueError:
+            return False
+
+    return [name for name in names if may(name)]
+
+
 def model_names() -> list[str]:
     """Models that can be opened: made here, built in, those of runs, each with the steps it kept on its way."""
-    visitor = here()
-    return [name for name in paths.model_names(steps=True) if may_open(name, visitor)]
+    return listed(paths.model_names(steps=True), may_open, here())
 
 
 def speaker_names(visitor: str) -> list[str]:
     """Everyone whom the visitor may ask: see `llm.speakers.names`; "" for what all may."""
-    return [name for name in speakers.names(visitor) if speakers.is_far(name) or may_open(name, visitor)]
+    return listed(
+        speakers.names(visitor), lambda name, who: speakers.is_far(name) or may_open(name, who), visitor
+    )
 
 
 def dataset_names() -> list[str]:
     """Texts that the visitor may use."""
-    visitor = here()
-    return [name for name in corpora.names() if may_read(name, visitor)]
+    return listed(corpora.names(), may_read, here())
 
 
 def first_model() -> str:
@@ -40,8 +52,7 @@ def first_model() -> str:
 
 def row_names() -> list[str]:
     """Rows for fine-tuning that the visitor may use."""
-    visitor = here()
-    return [name for name in corpora.row_names() if may_read(name, visitor)]
+    return listed(corpora.row_names(), may_read, here())
 
 
 def may_encode(name: str, visitor: Visitor) -> bool:
@@ -53,8 +64,7 @@ def encoding_names() -> list[str]:
     """Encodings: built-in, trained here, and those of models."""
     from llm import tokenizer
 
-    visitor = here()
-    return [name for name in tokenizer.names() if may_encode(name, visitor)]
+    return listed(tokenizer.names(), may_encode, here())
 
 
 def picker(
@@ -73,8 +83,7 @@ def picker(
     """
 
     def current(value: str | None) -> tuple[list[str], str | None]:
-        visitor = here()
-        choices = [name for name in names() if rule(name, visitor)]
+        choices = listed(names(), rule, here())
         fallback = preferred if preferred in choices else next(iter(choices), None)
         return choices, value if value in choices else fallback
 

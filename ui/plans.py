@@ -20,6 +20,7 @@ from ui.figures.base import message
 
 SAMPLE = 200_000  # characters of a text that are counted; a longer one is scaled up
 LABEL = 64  # most characters of a Start button's label
+MEASURED = 1  # version of what a measurement says: part of its name
 PROBE_SECONDS = 90  # a measurement that takes longer is given up
 
 
@@ -118,6 +119,7 @@ def measurement_path(config: RunConfig, tuning: bool = False) -> Path:
     """
     train = config.train
     about: list[Any] = [
+        MEASURED,
         to_dict(config.model),
         train.batch_size,
         train.grad_accumulation,

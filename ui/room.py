@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import secrets
 import urllib.parse
 from collections.abc import Callable
 from typing import Any
@@ -18,14 +19,15 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from llm import classroom, dispatch, engine, handin, lessons, modes, race
+from llm import classroom, dispatch, engine, handin, lessons, logbook, modes, race
 from llm.config import SampleConfig
 from llm.runs import Run, all_runs
-from ui import monitor
+from ui import login, monitor
 from ui.owner import TEACHER, Visitor, cookie_line, owner, teacher_mark, teacher_token
 
 log = logging.getLogger("llm-lab")
 BODY = 20_000  # bytes of a request
+LINES = 60  # of the log that a teacher sees
 SHOWN = 12  # tokens of a model's distribution beside the guesses
 Asked = dict[str, Any]
 
@@ -45,7 +47,7 @@ def now(visitor: Visitor, asked: Asked) -> Any:
     shown, number = classroom.told("follow")
     return {
         "name": name, "teacher": visitor.teacher, "follow": {"number": number, "query": shown}, "poll": poll_for(visitor),
-        "paused": dispatch.paused(), "race": classroom.told("race")[0] is not None,
+        "paused": dispatch.paused(), "login": login.wanted(), "race": classroom.told("race")[0] is not None,
     }  # fmt: skip
 
 
@@ -61,7 +63,9 @@ def poll_for(visitor: Visitor) -> Any:
 
 
 def name(visitor: Visitor, asked: Asked) -> Any:
-    """A visitor says what they are called."""
+    """A visitor says what they are called. Raises ValueError where names are those of logins."""
+    if login.wanted():
+        raise ValueError("Your name is that of your login.")
     return {"name": classroom.rename(visitor, text(asked, "name", 200))}
 
 
@@ -246,6 +250,13 @@ def wall(visitor: Visitor, asked: Asked) -> Any:
     }  # fmt: skip
 
 
+def newest_lines(visitor: Visitor, asked: Asked) -> Any:
+    """The newest lines of the lab's log, for the teacher only."""
+    if not visitor.teacher:
+        raise PermissionError("Only the teacher reads the log.")
+    return {"lines": logbook.newest(LINES)}
+
+
 def about(run: Run) -> dict[str, Any]:
     """A run in a row of the wall."""
     found = {
@@ -298,12 +309,16 @@ def route(path: str, act: Callable[[Visitor, Asked], Any]) -> Route:
         try:
             return answered(200, await run_in_threadpool(act, owner(request), asked))
         except PermissionError as error:
+            log.info("refused %s: %s", path, error)
             return answered(403, {"error": str(error)})
         except ValueError as error:
             return answered(400, {"error": str(error)})
         except Exception:
-            log.exception("an error in %s", path)
-            return answered(500, {"error": "Something went wrong in the lab; its log says what."})
+            number = secrets.token_hex(3)
+            log.exception("error %s in %s", number, path)
+            return answered(
+                500, {"error": f"Something went wrong in the lab; its log names the cause as {number}."}
+            )
 
     return Route(path, handle, methods=["POST"])
 
@@ -346,7 +361,7 @@ async def hand_in(request: Request) -> Response:
 
 ROUTES = [
     *(route(f"/lab/{path}", act) for path, act in {
-        "now": now, "name": name, "answer": answer, "guess": guess, "lessons": listed, "board": board, "teach": teach, "wall": wall,
+        "now": now, "name": name, "answer": answer, "guess": guess, "lessons": listed, "board": board, "teach": teach, "wall": wall, "log": newest_lines,
     }.items()),
     Route("/lab/qr", qr, methods=["GET"]),
     Route("/lab/hand-in", hand_in, methods=["GET"]),

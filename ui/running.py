@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ui.parts import plain_errors, section
 from ui.view import View
 
 DOUBLE_CLICK = 3.0  # seconds in which the same settings from the same visitor are one run
+STARTING = threading.Lock()  # two clicks at the same instant look one after the other
 
 
 def visible_to(source: str, request: gr.Request | None) -> bool:
@@ -115,14 +117,14 @@ class Room:
         """Start a run: it gets a directory, a place in the queue and a process of its own. A double click is one run."""
         wanted, visitor = to_dict(config), owner(request)
         seconds = self.allowed(config, visitor)
-        for run in self.own_runs(request)[:1]:
-            if (
-                run.config == wanted
-                and run.meta["owner"] == visitor
-                and time.time() - run.meta["created"] < DOUBLE_CLICK
-            ):
-                return [run.name, "", *self.look(request, run.name, "")]
-        run = Run.create("train", wanted, visitor, free_name(name) if name else "", expected=seconds or 0.0)
+        with STARTING:
+            for run in self.own_runs(request)[:1]:
+                age = time.time() - run.meta["created"]
+                if run.config == wanted and run.meta["owner"] == visitor and age < DOUBLE_CLICK:
+                    return [run.name, "", *self.look(request, run.name, "")]
+            run = Run.create(
+                "train", wanted, visitor, free_name(name) if name else "", expected=seconds or 0.0
+            )
         dispatch.pump()
         return [run.name, "", *self.look(request, run.name, "")]
 

@@ -22,7 +22,7 @@ from ui import pickers, tuning
 from ui.figures import tune_rows as figures
 from ui.figures.base import message, size
 from ui.guard import BODY_LIMIT
-from ui.owner import brought, owner
+from ui.owner import brought, owner, refuse_full
 from ui.parts import Choice, intro, plain_errors, section, show_code
 from ui.view import View
 
@@ -609,6 +609,7 @@ def keep(request: gr.Request, name: str, *asked: Any) -> list[Any]:
     seen = looked_at(place, source[1], kind, columns)
     if seen.problems:
         raise ValueError(seen.problems[0])
+    refuse_full()
     good = kept_rows(seen, place, drop)
     wish = name.strip() or Path(place.title).stem
     if seen.kind == "text":

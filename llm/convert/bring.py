@@ -11,13 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llm import check, convert, hub, job, paths, tokenizer
+from llm import check, convert, hub, inventory, job, paths, tokenizer
 from llm.config import ImportConfig, from_dict
 from llm.convert import describe
 from llm.convert.source import Source
 from llm.runs import Run
 
-VERSION = 1  # of source.json
 TELL_EVERY = 0.25  # seconds between two progress events
 SPARE = 3 * 2**30  # bytes of addresses besides the weights: torch needs 0.75 GB to begin
 
@@ -47,7 +46,7 @@ def bring(run: Run, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
     Raises ValueError when the name is taken, or when what the source names is no model that this lab can hold.
     """
     config = from_dict(ImportConfig, run.config)
-    there = _source(paths.models() / run.name)
+    there = inventory.read_source(paths.models() / run.name)
     if there.get("run") == run.name and there["imported"] > run.meta["created"]:
         # it was killed between its last steps
         _tidy(config, run.meta["owner"])
@@ -141,7 +140,7 @@ def write(
     origin = _origin(config, source, run.meta["owner"])
     (folder / "README.md").write_text(card(run.name, source, origin), encoding="utf-8")
     stored = {
-        "version": VERSION,
+        "version": inventory.SOURCE_VERSION,
         "container": source.container,
         "family": source.family,
         "origin": origin,
@@ -186,18 +185,10 @@ def card(name: str, source: Source, origin: str) -> str:
     )
 
 
-def _source(folder: Path) -> dict[str, Any]:
-    """source.json of a model directory; {} when there is none."""
-    try:
-        return json.loads((folder / "source.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
 def _result(name: str) -> dict[str, Any]:
     """What is said at the end, read from what lies on the disk."""
     folder = paths.models() / name
-    stored = _source(folder)
+    stored = inventory.read_source(folder)
     rows = stored["rows"]
     return {
         "model": name,

@@ -2,8 +2,8 @@
 const root = element.querySelector('.cl-room');
 const { room } = window.lab, { make, post, tell } = room;
 const teach = async (body) => { try { draw(await post('teach', body)); await room.ask(); } catch (error) { tell(error); } };
-const join = make('section', { class: 'cl-join' }), race = make('section', { class: 'cl-race' }), wall = make('section', { class: 'cl-wall' });
-root.replaceChildren(join, race, wall);
+const join = make('section', { class: 'cl-join' }), race = make('section', { class: 'cl-race' }), wall = make('section', { class: 'cl-wall' }), book = make('section', { class: 'cl-teacher' });
+root.replaceChildren(join, race, wall, book);
 
 const address = window.lab.reachable || (location.origin + location.pathname);
 join.append(
@@ -36,6 +36,23 @@ function aboutRun(run) {
   if (run.status === 'running' || run.status === 'waiting') box.append(' ', make('button', { type: 'button', class: 'cl-mini', onclick: () => teach({ do: 'stop', run: run.name }) }, 'Stop'));
   return box;
 }
+
+const level = (one) => make('span', { class: `cl-level is-${one.level}` }, one.level);
+function line(one) {
+  const said = make('div', { class: 'cl-said' }, one.text);
+  if (one.details) said.append(make('details', {}, make('summary', {}, 'Where it happened'), make('pre', {}, one.details)));
+  return { cells: [new Date(1000 * one.time).toLocaleTimeString('en-GB'), level(one), said] };
+}
+async function readLog() {
+  try {
+    const { lines } = await post('log');
+    logged.replaceChildren(lines.length ? table(['Time', 'Level', 'What'], lines.map(line)) : make('p', {}, 'Nothing has been logged yet.'));
+  } catch (error) { tell(error); }
+}
+const logged = make('div', { id: 'class-lines' });
+book.append(make('details', { id: 'class-log', ontoggle: (event) => { if (event.target.id === 'class-log' && event.target.open) readLog(); } }, make('summary', {}, 'Log'),
+  make('p', { class: 'lab-small' }, 'What the lab has noted, the newest first: errors with the number that a student was shown, runs that began and ended, what was refused. Keys and passwords are taken out.'),
+  make('button', { type: 'button', id: 'class-log-again', onclick: readLog }, 'Read again'), logged));
 
 let drawn = '';
 function draw(found) {

@@ -129,6 +129,7 @@
   const refused = window.lab.refused;
   window.lab.refused = (html, seconds) => { problem = new DOMParser().parseFromString(html, 'text/html').body.textContent.slice(0, 300); refused(html, seconds); };
   const rename = async () => {
+    if (heard?.login) { if (confirm(`You are logged in as ${heard.name}. Log out?`)) location.assign('logout'); return; }
     const wish = prompt('What are you called?', heard?.name ?? '');
     if (wish === null) return;
     try { heard.name = (await post('name', { name: wish })).name; dress(); } catch (error) { tell(error); }

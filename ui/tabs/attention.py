@@ -13,6 +13,7 @@ from llm import chat, corpora, paths
 from ui import parts, pickers
 from ui.figures import attention as figures
 from ui.owner import here, may_open, may_read
+from ui.parts import answered
 from ui.view import View
 
 log = logging.getLogger("llm-lab")
@@ -56,24 +57,6 @@ def ask(operation: str, model: str, **values: Any) -> dict[str, Any]:
     from llm import engine
 
     return engine.get().call(operation, model, **values)
-
-
-def answered(fn):
-    """A server function whose ValueErrors come back as {"error": sentence}; other errors are logged and named by tab."""
-
-    def answer(asked: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return fn(asked)
-        except ValueError as error:
-            return {"error": str(error)}
-        except Exception as error:  # the boundary to the browser
-            log.error("the Attention tab failed in %s", fn.__name__, exc_info=error)
-            return {
-                "error": "Something went wrong in the lab while looking into the model; its log has the cause."
-            }
-
-    answer.__name__ = fn.__name__
-    return answer
 
 
 def checked(asked: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -185,7 +168,7 @@ def tail(file: Path, size: int) -> str:
 
 
 @answered
-def code(asked: dict[str, Any]) -> dict[str, Any]:
+def code(asked: str) -> dict[str, Any]:
     """The source of the functions behind one picture."""
     if asked not in CODE:
         raise ValueError("There is no such picture.")

@@ -8,14 +8,14 @@ from typing import Any
 
 import gradio as gr
 
-from llm import anatomy, catalogue, inventory
+from llm import anatomy, catalogue, inventory, versions
 from llm.config import ModelConfig, from_dict
 from llm.convert import families
 from llm.modes import is_shared
 from ui import endpoints, exports, imports, pickers, shelf
 from ui.figures import models as figures
 from ui.figures.base import message
-from ui.parts import intro, plain_errors, section, show_code
+from ui.parts import answered, intro, plain_errors, section, show_code
 from ui.view import View
 
 CHOSEN, PASTED = "the model chosen above", "a config.json that I paste"
@@ -127,6 +127,7 @@ def config_of(text: str) -> ModelConfig:
     if not isinstance(stored, dict):
         raise ValueError("A config.json is an object: it begins with { and ends with }.")
     if stored.get("made_by") or "context_length" in stored:
+        versions.check(stored.get("version"), inventory.VERSION, "The pasted config.json")
         config = from_dict(ModelConfig, {k: v for k, v in stored.items() if k not in ("version", "made_by")})
         if not config.vocab_size:
             raise ValueError("The config says no vocab_size: enter how many ids the encoding has.")
@@ -186,6 +187,7 @@ def drawable() -> list[str]:
 # ---- Catalogue ---------------------------------------------------------------------------------------------------
 
 
+@answered
 def lab_catalogue(asked: dict) -> dict[str, Any]:
     """All rows of the catalogue, for the table in the browser."""
     rows = [

@@ -17,7 +17,7 @@ from llm.runs import new_name
 from ui import forms, pickers, plans, running, sweeps
 from ui.figures import train as figures
 from ui.figures.base import message, size
-from ui.owner import brought
+from ui.owner import brought, refuse_full
 from ui.parts import intro, plain_errors, show_code
 from ui.plans import (
     NotReady,
@@ -159,8 +159,10 @@ def add_text(upload: str | None, pasted: str, name: str) -> list[Any]:
     """Keep an uploaded file or a pasted text as a dataset and choose it. Raises ValueError with what is wrong."""
     if upload:
         wish = name.strip() or Path(upload).name
+        refuse_full(Path(upload).stat().st_size)
         made = brought(files.save_upload(Path(upload), wish))
     elif pasted and pasted.strip():
+        refuse_full(len(pasted))
         made = brought(files.save_upload(pasted, name.strip() or "my text"))
     else:
         raise ValueError("There is no text yet: choose a file or paste some text first.")

@@ -15,7 +15,7 @@ from llm.config import ModelConfig, TrainConfig
 from ui import pickers
 from ui.figures import windows as figures
 from ui.figures.base import message
-from ui.owner import brought
+from ui.owner import brought, refuse_full
 from ui.parts import intro, plain_errors, section, show_code
 from ui.view import View
 
@@ -398,6 +398,7 @@ def keep_upload(path: str | None) -> tuple[Any, Any]:
 
     if not path:
         return gr.skip(), gr.skip()
+    refuse_full(Path(path).stat().st_size)
     return _selected(brought(files.save_upload(Path(path), Path(path).name)))
 
 
@@ -405,6 +406,7 @@ def keep_paste(text: str, name: str) -> tuple[Any, Any]:
     """The pasted text becomes a dataset of that name and is chosen: (source, dataset)."""
     from llm import files
 
+    refuse_full(len(text or ""))
     return _selected(brought(files.save_upload(text or "", name or "pasted")))
 
 
