@@ -42,7 +42,8 @@ LOOK = """() => {
   const bad = [...document.querySelectorAll('*')].filter((one) => [...one.attributes].some((a) =>
     (/^on/i.test(a.name) && a.value.includes('fired')) || (/^(href|src|action|data)$/i.test(a.name) && /^\\s*(javascript:|http:..canary)/i.test(a.value))));
   const scripts = [...document.scripts].filter((one) => one.textContent.includes('window.fired('));
-  return [window.hits, [...bad, ...scripts].map((one) => one.outerHTML.slice(0, 200))];
+  const words = document.body.textContent + [...document.querySelectorAll('textarea, input')].map((one) => one.value).join(' ');
+  return [window.hits, [...bad, ...scripts].map((one) => one.outerHTML.slice(0, 200)), words.includes('window.fired(')];
 }"""
 
 
@@ -89,7 +90,7 @@ def foreign_text(lab: Lab, every: int = 1) -> dict[str, Any]:
     os.environ["LLM_HOME"] = str(lab.home)
     payloads = PAYLOADS[::every]
     text = "\n".join(payloads)
-    wrong, away, places, visited = [], [], [], 0
+    wrong, away, places, shown, visited = [], [], [], set(), 0
     layout, maker = Page(lab), Visitor(lab)
 
     def call(name: str, **values: Any) -> Any:
@@ -119,8 +120,10 @@ def foreign_text(lab: Lab, every: int = 1) -> dict[str, Any]:
 
         def looked(place: str, wait: float = 0.7) -> None:
             page.wait_for_timeout(1000 * wait)
-            hits, bad = page.evaluate(LOOK)
+            hits, bad, seen = page.evaluate(LOOK)
             places.append(place)
+            if seen:
+                shown.add(place)
             if hits or bad or away:
                 wrong.append(f"{place}: fired {hits}, in the page {bad[:2]}, asked elsewhere {away[:2]}")
             away.clear()
@@ -213,14 +216,15 @@ def foreign_text(lab: Lab, every: int = 1) -> dict[str, Any]:
     figures = {
         "payloads": len(payloads),
         "places": len(set(places)),
+        "where it is seen as text": len(shown),
         "pages opened": visited,
         "fired or fetched": len(wrong),
     }
     return {
         "figures": figures,
-        "pass": not wrong,
+        "pass": not wrong and len(shown) > len(set(places)) / 2,
         "what went wrong": wrong[:8],
-        "places": sorted(set(places)),
+        "not seen": sorted(set(places) - shown),
     }
 
 

@@ -792,7 +792,7 @@ def _hf_tokenizer(name: str, document: dict):
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library panics with a class that is no Exception
-        raise ValueError(f"The tokenizer.json of {name} cannot be used: {str(error)[:200]}") from error
+        raise ValueError(f"The tokenizer.json of {name} cannot be used: {str(error)[:200]}.") from error
 
 
 def _types(part: object) -> set[str]:

@@ -16,10 +16,10 @@ def lab(tmp_path):
     running.close()
 
 
-def test_a_thousand_raw_calls_meet_no_fault_of_ours(lab):
-    found = calls.check(lab, 1000, seed=1)
+def test_raw_calls_of_every_kind_meet_no_fault_of_ours(lab):
+    found = calls.check(lab, 600, seed=1)
     assert found["pass"], found
-    assert found["figures"]["events"] > 250 and found["figures"]["statuses"]["200"] > 200
+    assert found["figures"]["events"] > 250 and found["figures"]["statuses"]["200"] > 120
 
 
 def test_a_fault_in_the_log_is_told_from_gradios_own(lab):
@@ -44,18 +44,18 @@ def place(home):
 
 
 def test_a_run_killed_anywhere_is_the_same_run_to_the_bit(place):
-    found = kills.killed(place, 12, seed=3)
-    assert found["pass"] and found["figures"]["kills"] >= 12, found
+    found = kills.killed(place, 10, seed=3)
+    assert found["pass"] and found["figures"]["kills"] >= 10, found
 
 
 def test_a_disk_that_fails_is_named_and_costs_nothing(place):
-    found = kills.failing_disk(place, 12, seed=5)
-    assert found["pass"] and found["figures"]["said why"] >= 6, found
+    found = kills.failing_disk(place, 8, seed=5)
+    assert found["pass"] and found["figures"]["said why"] >= 4, found
 
 
 def test_uploads_changed_at_random_open_or_give_a_sentence(place):
-    found = uploads.check(place, 400, seed=1)
-    assert found["pass"] and found["figures"]["opened"] > 50, found
+    found = uploads.check(place, 200, seed=1)
+    assert found["pass"] and found["figures"]["opened"] > 25, found
     assert len(found["figures"]["kinds"]) >= 10
 
 

@@ -41,7 +41,9 @@ def test_a_training_of_adamw_takes_sixteen_bytes_a_weight_and_lora_four():
 
 def test_a_model_that_cannot_fit_is_refused_before_it_is_built(monkeypatch):
     monkeypatch.setattr(machine, "free_memory", lambda: 2**30)
-    config = RunConfig(dataset="stories", tokenizer="byte", model=ModelConfig(n_layer=48, n_embd=2048, n_head=16))
+    config = RunConfig(
+        dataset="stories", tokenizer="byte", model=ModelConfig(n_layer=48, n_embd=2048, n_head=16)
+    )
     for begin in (train.begin, forecast.forecast):
         with pytest.raises(ValueError, match=r"at least [\d.]+ GB of memory, and 1\.0 GB are free"):
             begin(config)

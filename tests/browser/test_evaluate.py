@@ -43,6 +43,7 @@ def test_copies_of_the_training_data(open_tab):
     assert "document 1," in page.inner_text("#evaluate-copied")
 
 
+@pytest.mark.slow
 def test_a_judging_runs_to_its_end(open_tab):
     page = open_tab("evaluate")
     page.wait_for_selector("#evaluate-results tbody tr")
@@ -84,6 +85,7 @@ def test_a_benchmark_runs_and_shows_its_questions(open_tab):
     page.wait_for_function("document.querySelector('#evaluate-bench-results')?.textContent.includes('of 10')")
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_cannot_be_run_says_why(open_tab):
     pytest.importorskip("lm_eval", reason="requirements-eval.txt is not installed")
     page = open_tab("evaluate")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import urllib.parse
 
+import pytest
+
 TABS = "train"
 RUN = {
     "dataset": "verse", "encoding": "byte", "n_layer": 1, "n_head": 2, "n_kv_head": 0, "n_embd": 16, "context_length": 16, "max_steps": 24,
@@ -12,6 +14,7 @@ RUN = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sweep_halves_itself_to_the_best(new_page, server):
     page = new_page()
     page.goto(

@@ -168,6 +168,7 @@ def test_reload_and_a_second_browser_show_the_running_run(new_page, server, fox)
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+@pytest.mark.slow
 def test_a_run_of_three_steps_has_its_points_and_can_be_laid_over_another(new_page, server, fox):
     page = new_page()
     names = []
@@ -223,6 +224,7 @@ def test_a_pasted_text_can_be_trained_on(new_page, server, fox):
     page.wait_for_function("document.querySelector('#train-command')?.innerText.includes('--dataset bells')")
 
 
+@pytest.mark.slow
 def test_figures_fit_also_when_they_were_drawn_while_hidden(new_page, server, fox):
     for width in (1280, 400):
         page = new_page(width=width)

@@ -87,6 +87,7 @@ def wanted(home: Path, strength: float) -> list[str]:
     return [percent(row["softmax"]) for row in rows[:3]]
 
 
+@pytest.mark.slow
 def test_the_dial_turns_the_table_and_the_text(open_tab, tuned):
     page = open_tab(
         "playground",
@@ -121,6 +122,7 @@ def test_the_dial_turns_the_table_and_the_text(open_tab, tuned):
     page.wait_for_function("(text) => document.querySelector('.pg-new')?.textContent === text", arg=text)
 
 
+@pytest.mark.slow
 def test_base_and_tuned_side_by_side_then_measured(open_tab, tuned):
     page = open_tab("finetune", **{"finetune.room": "try", "finetune.tuned": "tuned"})
     page.wait_for_selector("#try-about a[href*='tab=playground']")
@@ -149,6 +151,7 @@ def test_base_and_tuned_side_by_side_then_measured(open_tab, tuned):
     assert download.value.suggested_filename == "tuned-adapter.zip"
 
 
+@pytest.mark.slow
 def test_a_classifier_is_tried_and_its_threshold_moved(open_tab, tuned):
     page = open_tab("finetune", **{"finetune.room": "try", "finetune.tuned": "kind"})
     page.wait_for_selector("#try-text textarea")

@@ -137,6 +137,7 @@ def test_start_names_what_is_missing_and_nothing_is_lost(new_page):
     page.wait_for_function("document.querySelector('#tune-start').innerText === 'Start tuning'")
 
 
+@pytest.mark.slow
 def test_each_objective_shows_what_matters_to_it_and_takes_its_defaults(new_page):
     page = new_page()
     opened(page, max_steps="", learning_rate="")
@@ -153,6 +154,7 @@ def test_each_objective_shows_what_matters_to_it_and_takes_its_defaults(new_page
     )
 
 
+@pytest.mark.slow
 def test_a_classifier_shows_its_accuracy(new_page, server):
     page = new_page()
     opened(

@@ -5,7 +5,9 @@ const teach = async (body) => { try { draw(await post('teach', body)); await roo
 const join = make('section', { class: 'cl-join' }), race = make('section', { class: 'cl-race' }), wall = make('section', { class: 'cl-wall' }), book = make('section', { class: 'cl-teacher' });
 root.replaceChildren(join, race, wall, book);
 
-const address = window.lab.reachable || (location.origin + location.pathname);
+// where the page was opened, also behind a proxy; on the lab's own machine, where others find it
+const local = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname);
+const address = (local && window.lab.reachable) || (location.origin + location.pathname);
 join.append(
   make('div', {}, make('h3', {}, 'Join'), make('p', { class: 'cl-address' }, address),
     make('p', { class: 'lab-small' }, 'Open this address on a phone or laptop in the same network, or point a camera at the code.'),
