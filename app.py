@@ -16,7 +16,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from llm import check, disk, dispatch, engine, files, logbook, modes, tokenizer
-from ui import allowed, health, lesson_bar, login, pickers, room, serve, transfers
+from ui import allowed, health, keeping, lesson_bar, login, pickers, room, serve, transfers
 from ui.guard import Guard, allowed_hosts, is_loopback
 from ui.owner import OwnerCookie, teacher_token
 from ui.tabs import (
@@ -55,7 +55,7 @@ HEADER = f"""<header class="lab-header">
 {ICON.read_text(encoding="utf-8").replace("#0f766e", "var(--color-accent)").strip()}
 <div><h1>LLM Lab</h1><p>{PURPOSE}</p></div><div class="lab-spring"></div>
 <button id="lab-follow" class="lab-switch lab-plain" type="button" hidden><span>Show my view to all</span></button>
-<button id="lab-name" class="lab-switch lab-plain" type="button" title="Say what you are called" hidden><span></span></button>
+<button id="lab-name" class="lab-switch lab-plain" type="button" title="Say what you are called" hidden><span translate="no"></span></button>
 <button id="lab-lessons" class="lab-switch lab-plain" type="button"><span>Lessons</span></button>
 <button id="lab-share" class="lab-switch lab-plain" type="button"><span>Share</span></button>
 <button id="lab-theme" class="lab-switch" type="button" aria-label="Switch between light and dark"><span>Light / dark</span></button>
@@ -81,6 +81,8 @@ def build() -> gr.Blocks:
         title="LLM Lab", analytics_enabled=False, fill_width=True, delete_cache=(3600, 24 * 3600)
     ) as page:
         gr.HTML(HEADER, padding=False, apply_default_css=False, js_on_load=None)
+        if kept := keeping.line():
+            gr.HTML(kept, padding=False, apply_default_css=False, js_on_load=None)
         lesson = gr.HTML("", padding=False, apply_default_css=False, js_on_load=None, elem_id="lab-lesson")
         views = []
         with gr.Tabs(elem_id="lab-tabs", overflow_behavior="wrap") as tabs:
@@ -138,7 +140,14 @@ def settings(host: str, port: int, hosted: bool = False, reachable: str = "", tu
         "state_session_capacity": 500,
         "max_file_size": files.upload_limit(),
         "app_kwargs": {
-            "routes": [*health.ROUTES, *login.ROUTES, *transfers.ROUTES, *room.ROUTES, *serve.routes()],
+            "routes": [
+                *health.ROUTES,
+                *keeping.ROUTES,
+                *login.ROUTES,
+                *transfers.ROUTES,
+                *room.ROUTES,
+                *serve.routes(),
+            ],
             "middleware": [
                 Middleware(Guard, hosts=hosts, any_address=not is_loopback(host), hosted=hosted),
                 Middleware(OwnerCookie, hosted=hosted),

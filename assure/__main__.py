@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from assure import browser, calls, kills, load, owners, texts, uploads
+from assure import browser, calls, kills, load, owners, space, texts, uploads
 from assure.lab import ROOT, Lab
 from bench.report import machine
 
@@ -76,6 +76,11 @@ CHECKS: dict[str, tuple[str, str, str, Check]] = {  # what is checked, the bar, 
     "SEC-3": (
         f"{len(browser.PAYLOADS)} payloads in every place that shows a foreign text, in Chromium", "none fires, nothing is asked of another site",
         "class", lambda lab, long: browser.foreign_text(lab),
+    ),
+    "SPACE": (
+        "started as a Space: its variables, a fresh copy that is only read, two cores, 16 GB of addresses; trained, sampled, taken away",
+        "all of it works, each visitor apart, nothing written beside the code", "local",
+        lambda lab, long: space.check(lab.home.parent / "space"),
     ),
     "UI-1": (
         "eight tabs of one browser, each watching a run", "all answer within 2 s", "local", lambda lab, long: browser.eight_tabs(lab),

@@ -31,6 +31,7 @@ STATUS = {  # what a person reads
     "stopped": "stopped",
     "failed": "failed",
     "crashed": "broken off",
+    "gone": "deleted",
 }
 ENDED = ("finished", "stopped", "failed", "crashed")
 
@@ -278,8 +279,11 @@ class Run:
         return None
 
     def status(self) -> str:
-        """waiting, running, finished, stopped, failed or crashed."""
-        last = self.last_event()
+        """waiting, running, finished, stopped, failed or crashed; gone when somebody has just deleted it."""
+        try:
+            last = self.last_event()
+        except FileNotFoundError:
+            return "gone"
         if last and last["kind"] == "end":
             return last["reason"]
         if self.locked():
@@ -356,16 +360,22 @@ class Run:
         self.append("queued")
 
     def delete(self) -> None:
-        """Remove the run and its models for good. Raises ValueError while a process works on it."""
-        descriptor = None if self.status() == "running" else self.lock()
-        if descriptor is None:
-            raise ValueError(f"The run {self.name} is still running: stop it first.")
+        """Remove the run and its models for good. Raises ValueError while a process works on it, and when it is gone already."""
+        status = self.status()
         try:
-            gone = self.path.with_name(f".gone-{secrets.token_hex(8)}")
-            self.path.rename(gone)
-            shutil.rmtree(gone)
-        finally:
-            os.close(descriptor)
+            descriptor = None if status in ("running", "gone") else self.lock()
+            if descriptor is None and self.status() != "gone":
+                raise ValueError(f"The run {self.name} is still running: stop it first.")
+            if descriptor is None:
+                raise FileNotFoundError
+            try:
+                gone = self.path.with_name(f".gone-{secrets.token_hex(8)}")
+                self.path.rename(gone)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:  # another tab was faster
+            raise ValueError(f"There is no run called {self.name!r} any more.") from None
+        shutil.rmtree(gone)
 
 
 def refuse_more(owner: str, count: int = 1) -> None:

@@ -76,14 +76,15 @@
       show('Lessons', make('ol', { class: 'ls-list' }, ...found.map((one) => make('li', {}, make('a', { href: one.link },
         make('b', {}, one.title), make('span', {}, one.summary),
         make('small', {}, `${one.steps} steps, about ${one.minutes} minutes${one.questions ? `; ${one.answered} of ${one.questions} questions answered` : ''}`))))),
-        make('p', { class: 'lab-small' }, make('a', { href: 'lab/hand-in', download: true }, 'Hand in: '), 'your answers and runs as one file.'));
+        make('p', { class: 'lab-small' }, make('a', { href: 'lab/hand-in', download: true }, 'Hand in: '), 'your answers and runs as one file.'),
+        ...(mode === 'local' ? [] : [make('p', { class: 'lab-small' }, make('a', { href: 'lab/take-away', download: true }, 'Take yours away: '), 'runs, models and texts as one file, for a lab of your own.')]));
     } catch (error) { tell(error); }
   };
 
   // --- guesses beside what the model finds likely
   const spelled = (token) => token.replaceAll(' ', '␣').replaceAll('\n', '⏎') || '∅';
   const bars = (title, rows, kind) => make('div', { class: 'pl-bars' }, make('h3', {}, title), ...rows.map(([label, share, told]) => make('div', { class: `pl-bar is-${kind}` },
-    make('span', { class: 'pl-label' }, label), make('span', { class: 'pl-track' }, make('i', { style: `width:${100 * share / Math.max(...rows.map((row) => row[1]), 1e-9)}%` })), make('span', { class: 'pl-told' }, told))));
+    make('span', { class: 'pl-label', translate: 'no' }, label), make('span', { class: 'pl-track' }, make('i', { style: `width:${100 * share / Math.max(...rows.map((row) => row[1]), 1e-9)}%` })), make('span', { class: 'pl-told' }, told))));
   const twice = (told) => make('div', { class: 'pl-two' },
     bars('Guesses', Object.entries(told.guesses).sort((a, b) => b[1] - a[1]).map(([text, n]) => [spelled(text), n / told.given, String(n)]), 'class'),
     told.truth ? bars(told.model, told.truth.map((row) => [spelled(row.text), row.probability, percent(row.probability)]), 'model') : null);
@@ -171,7 +172,7 @@
     const box = make('section', { id: 'lab-poll', 'aria-label': 'A question to the class' }, make('button', { type: 'button', class: 'pl-fold', 'aria-label': 'Fold or open', onclick: () => box.classList.toggle('is-folded') }, '–'), make('h2', {}, poll.ask));
     if (old?.classList.contains('is-folded') && folded === `${poll.id} ${poll.revealed}`) box.classList.add('is-folded');
     folded = `${poll.id} ${poll.revealed}`;
-    if (poll.prompt) box.append(make('p', { class: 'ls-token' }, poll.prompt, make('b', {}, '?')));
+    if (poll.prompt) box.append(make('p', { class: 'ls-token', translate: 'no' }, poll.prompt, make('b', {}, '?')));
     const commit = async (text) => { try { heard.poll = await post('guess', { id: poll.id, text }); drawPoll(); } catch (error) { tell(error); } };
     if (!poll.revealed && poll.mine === null) {
       if (poll.choices.length) box.append(make('div', { class: 'ls-choices' }, ...poll.choices.map((one) => make('button', { type: 'button', class: 'ls-choice-poll', onclick: () => commit(one) }, one))));
@@ -179,7 +180,7 @@
         const field = make('input', { maxlength: 100, autocomplete: 'off', 'aria-label': 'Your guess', value: typed });
         box.append(make('form', { class: 'ls-form', onsubmit: (event) => { event.preventDefault(); commit(field.value); } }, field, make('button', { type: 'submit' }, 'Commit')));
       }
-    } else if (poll.mine !== null) box.append(make('p', {}, 'You said ', make('b', {}, spelled(poll.mine)), '.'));
+    } else if (poll.mine !== null) box.append(make('p', {}, 'You said ', make('b', { translate: 'no' }, spelled(poll.mine)), '.'));
     if (!poll.revealed) box.append(make('p', { class: 'lab-small' }, `${poll.given} ${poll.given === 1 ? 'has' : 'have'} committed.`));
     else box.append(twice(poll));
     if (heard.teacher) {

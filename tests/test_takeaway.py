@@ -1,0 +1,109 @@
+"""What a visitor takes away is theirs and nobody else's, and goes on at home."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.testclient import TestClient
+
+from assure import kills
+from llm import owned, paths, takeaway, train
+from llm.config import RunConfig, TrainConfig, to_dict
+from llm.runs import Run
+from ui import keeping
+from ui.owner import OwnerCookie
+
+SHAPE = ["--n_layer", "1", "--n_head", "2", "--n_embd", "16", "--context_length", "16", "--batch_size", "4", "--max_steps", "6", "--warmup_steps", "1", "--tokenizer", "byte", "--sample_tokens", "2"]  # fmt: skip
+
+
+@pytest.fixture
+def things(monkeypatch, home):
+    """A class in which Ada has a run with a model and a text, and Bob a run."""
+    monkeypatch.setenv("LLM_MODE", "class")
+    kills.fable(home)
+    assert train.main(["poem", *SHAPE, "--dataset", "fable"]) == 0
+    run = Run.open("poem")
+    (run.path / "meta.json").write_text(json.dumps(run.meta | {"owner": "ada"}))
+    Run.create("train", to_dict(RunConfig(train=TrainConfig())), "bob", "bobs")
+    (paths.datasets() / "mine.txt").write_text("A text of mine.")
+    owned.claim("mine", "ada")
+    return home
+
+
+def test_it_holds_what_is_the_visitors_and_goes_on_at_home(things, tmp_path, monkeypatch):
+    file = tmp_path / "ada.tar.gz"
+    about = takeaway.write("ada", file)
+    with tarfile.open(file) as tar:
+        names = tar.getnames()
+    assert about["files"] == len(names) - 1 and "datasets/mine.txt" in names
+    assert "runs/poem/checkpoint/state.pt" in names and not any("bobs" in name for name in names)
+    assert not {"runs/poem/lock", "runs/poem/heartbeat"} & set(names)
+    before = Run.open("poem").events()
+    monkeypatch.setenv("LLM_HOME", str(tmp_path / "own"))
+    monkeypatch.setenv("LLM_MODE", "local")
+    assert takeaway.read(file) == ["datasets/mine.txt", "runs/poem"]
+    run = Run.open("poem")
+    assert run.events() == before and run.status() == "finished" and run.meta["owner"] == "terminal"
+    assert "poem" in paths.model_names() and paths.is_model(paths.model_folder("poem"))
+    with pytest.raises(ValueError, match=r"datasets/mine\.txt is there already"):
+        takeaway.read(file)
+    assert not list((tmp_path / "own").glob(".restore-*"))
+
+
+def test_who_has_nothing_takes_an_empty_file(things, tmp_path, monkeypatch, capsys):
+    takeaway.write("eve", tmp_path / "eve.tar.gz")
+    monkeypatch.setenv("LLM_HOME", str(tmp_path / "own"))
+    takeaway.main([str(tmp_path / "eve.tar.gz")])
+    assert "nothing in it" in capsys.readouterr().out
+
+
+def test_a_damaged_or_strange_file_is_refused_and_nothing_is_kept(things, tmp_path, monkeypatch):
+    file = tmp_path / "ada.tar.gz"
+    takeaway.write("ada", file)
+    monkeypatch.setenv("LLM_HOME", str(tmp_path / "own"))
+    (tmp_path / "cut.tar.gz").write_bytes(file.read_bytes()[:3000])
+    with tarfile.open(tmp_path / "out.tar.gz", "w:gz") as tar:
+        about = tarfile.TarInfo("../../evil")
+        about.size = 1
+        tar.addfile(about, io.BytesIO(b"x"))
+    for name in ("cut.tar.gz", "out.tar.gz", "none.tar.gz"):
+        with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+            takeaway.read(tmp_path / name)
+    assert (
+        not [path for path in (tmp_path / "own").rglob("*") if path.is_file()]
+        and not (tmp_path / "evil").exists()
+    )
+
+
+def test_the_route_gives_a_visitor_their_own(things):
+    client = TestClient(Starlette(routes=keeping.ROUTES, middleware=[Middleware(OwnerCookie)]))
+    answer = client.get("/lab/take-away")
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
+        assert tar.getnames() == ["manifest.json"]
+    assert "attachment" in answer.headers["content-disposition"] and not list(
+        paths.cache().glob("take-away-*")
+    )
+
+
+def test_at_home_it_says_how_everything_is_kept(things, monkeypatch):
+    monkeypatch.setenv("LLM_MODE", "local")
+    answer = TestClient(Starlette(routes=keeping.ROUTES)).get("/lab/take-away")
+    assert answer.status_code == 404 and "llm.backup" in answer.text
+
+
+def test_only_a_space_has_the_line_and_it_says_what_is_lost(monkeypatch, home):
+    assert keeping.line() == ""
+    monkeypatch.setenv("SPACE_ID", "some/one")
+    assert "kept" in keeping.line()  # LLM_HOME is set
+    monkeypatch.delenv("LLM_HOME")
+    monkeypatch.setenv("HOME", str(home))
+    assert (
+        "lost when this Space sleeps" in keeping.line() and "spaces/some/one?duplicate=true" in keeping.line()
+    )
+    monkeypatch.setenv("SPACE_ID", "<script>")
+    assert "script" not in keeping.line()
