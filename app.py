@@ -16,7 +16,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from llm import check, disk, dispatch, engine, files, logbook, modes, tokenizer
-from ui import allowed, health, keeping, lesson_bar, login, pickers, room, serve, transfers
+from ui import allowed, health, keeping, language, lesson_bar, login, pickers, room, serve, transfers
 from ui.guard import Guard, allowed_hosts, is_loopback
 from ui.owner import OwnerCookie, teacher_token
 from ui.tabs import (
@@ -58,6 +58,7 @@ HEADER = f"""<header class="lab-header">
 <button id="lab-name" class="lab-switch lab-plain" type="button" title="Say what you are called" hidden><span translate="no"></span></button>
 <button id="lab-lessons" class="lab-switch lab-plain" type="button"><span>Lessons</span></button>
 <button id="lab-share" class="lab-switch lab-plain" type="button"><span>Share</span></button>
+{language.switch()}
 <button id="lab-theme" class="lab-switch" type="button" aria-label="Switch between light and dark"><span>Light / dark</span></button>
 </header>"""
 
@@ -80,7 +81,9 @@ def build() -> gr.Blocks:
     with gr.Blocks(
         title="LLM Lab", analytics_enabled=False, fill_width=True, delete_cache=(3600, 24 * 3600)
     ) as page:
-        gr.HTML(HEADER, padding=False, apply_default_css=False, js_on_load=None)
+        gr.HTML(
+            HEADER, padding=False, apply_default_css=False, js_on_load="window.lab.showLanguage(element);"
+        )
         if kept := keeping.line():
             gr.HTML(kept, padding=False, apply_default_css=False, js_on_load=None)
         lesson = gr.HTML("", padding=False, apply_default_css=False, js_on_load=None, elem_id="lab-lesson")
@@ -116,10 +119,10 @@ def css() -> str:
 
 
 def scripts(reachable: str = "") -> str:
-    """What runs before the page is made: the shell, then share, lessons and class; `reachable`: where others find the lab."""
+    """What runs before the page is made: the shell, language, then share, lessons and class; `reachable`: where others find the lab."""
     shell, room_script = ((UI / "js" / name).read_text(encoding="utf-8") for name in ("shell.js", "room.js"))
     about = f"window.lab.reachable = {json.dumps(reachable)};"
-    return f"<script>({shell})(); {about} ({room_script})({json.dumps(modes.mode())});</script>"
+    return f"<script>({shell})(); {language.script()}; {about} ({room_script})({json.dumps(modes.mode())});</script>"
 
 
 def settings(host: str, port: int, hosted: bool = False, reachable: str = "", tunnel: bool = False) -> dict:
@@ -143,6 +146,7 @@ def settings(host: str, port: int, hosted: bool = False, reachable: str = "", tu
             "routes": [
                 *health.ROUTES,
                 *keeping.ROUTES,
+                *language.ROUTES,
                 *login.ROUTES,
                 *transfers.ROUTES,
                 *room.ROUTES,

@@ -24,7 +24,7 @@ from typing import Any
 from llm import backup, owned, paths
 from llm.runs import Run, all_runs
 
-PLACES = ("runs", "models", "datasets")  # what such a file may hold
+PLACES = ("datasets", "tokenizers", "models", "runs")  # what such a file may hold
 
 
 def folders(visitor: str) -> Iterator[Path]:
@@ -33,6 +33,8 @@ def folders(visitor: str) -> Iterator[Path]:
     for run in all_runs():
         if run.meta["owner"] == visitor:
             yield run.path.relative_to(home)
+            if run.meta["kind"] == "tokenizer" and (paths.tokenizers() / run.name).is_dir():
+                yield Path("tokenizers") / run.name
     for about in sorted(paths.models().glob("[!.]*/source.json")):
         try:
             if json.loads(about.read_text(encoding="utf-8")).get("owner") == visitor:
@@ -61,7 +63,10 @@ def contents(visitor: str) -> Iterator[Path]:
 
 
 def write(visitor: str, file: Path) -> dict[str, Any]:
-    """Write a visitor's things to a tar.gz file; what is in it: files, bytes. A run that goes on is there up to its last checkpoint."""
+    """Write a visitor's things to a tar.gz file; what is in it: files, bytes. A run that goes on is there up to its last checkpoint.
+
+    Sweeps are not taken along; their trials are, as runs.
+    """
     sums, total, home = {}, 0, paths.home()
     with tarfile.open(file, "w:gz", compresslevel=1) as tar:
         for path in contents(visitor):
@@ -101,20 +106,26 @@ def read(file: Path) -> list[str]:
                 raise ValueError(
                     f"{path.as_posix()} is there already in {home}: rename it, or read the file into another LLM_HOME."
                 )
+            adopt(building / path)
         for path in brought:
             (building / path).rename(home / path)
-            if path.parts[0] == "runs":
-                adopt(Run(home / path))
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return [path.as_posix() for path in brought]
 
 
-def adopt(run: Run) -> None:
-    """Make a run belong to this machine's user."""
-    meta = run.meta | {"owner": "terminal"}
-    with paths.replacing(run.path / "meta.json") as temporary:
-        temporary.write_text(json.dumps(meta) + "\n", encoding="utf-8")
+def adopt(folder: Path) -> None:
+    """Make a run or an imported model belong to this machine's user. Raises ValueError for a run of a later version."""
+    if (folder / "meta.json").is_file():
+        about, owned_by = Run(folder).meta, "terminal"
+        file = folder / "meta.json"
+    elif (folder / "source.json").is_file():
+        file, owned_by = folder / "source.json", ""
+        about = json.loads(file.read_text(encoding="utf-8"))
+    else:
+        return
+    with paths.replacing(file) as temporary:
+        temporary.write_text(json.dumps(about | {"owner": owned_by}) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -115,6 +115,8 @@ LEVELS = {
     "ui.parts": 7,
     "ui.view": 7,
     "ui.theme": 7,
+    "ui.texts": 7.2,
+    "ui.language": 7.1,
     "ui.owner": 7.2,
     "ui.allowed": 7.4,
     "ui.guard": 7,

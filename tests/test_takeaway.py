@@ -32,6 +32,13 @@ def things(monkeypatch, home):
     Run.create("train", to_dict(RunConfig(train=TrainConfig())), "bob", "bobs")
     (paths.datasets() / "mine.txt").write_text("A text of mine.")
     owned.claim("mine", "ada")
+    (paths.models() / "brought").mkdir()
+    (paths.models() / "brought" / "source.json").write_text(
+        json.dumps({"owner": "ada", "source": "upload:x"})
+    )
+    made = Run.create("tokenizer", {"dataset": "mine"}, "ada", "letters")
+    (paths.tokenizers() / made.name).mkdir()
+    (paths.tokenizers() / made.name / "tokenizer.json").write_text("{}")
     return home
 
 
@@ -46,7 +53,14 @@ def test_it_holds_what_is_the_visitors_and_goes_on_at_home(things, tmp_path, mon
     before = Run.open("poem").events()
     monkeypatch.setenv("LLM_HOME", str(tmp_path / "own"))
     monkeypatch.setenv("LLM_MODE", "local")
-    assert takeaway.read(file) == ["datasets/mine.txt", "runs/poem"]
+    assert takeaway.read(file) == [
+        "datasets/mine.txt",
+        "models/brought",
+        "runs/letters",
+        "runs/poem",
+        "tokenizers/letters",
+    ]
+    assert json.loads((paths.models() / "brought" / "source.json").read_text())["owner"] == ""
     run = Run.open("poem")
     assert run.events() == before and run.status() == "finished" and run.meta["owner"] == "terminal"
     assert "poem" in paths.model_names() and paths.is_model(paths.model_folder("poem"))

@@ -90,7 +90,7 @@ def question(lesson: lessons.Lesson, number: int) -> str:
     if step.predict:
         asked = escape(json.dumps({"ask": step.ask, **step.predict, "choices": list(step.choices)}))
         return (
-            f"<div class='ls-ask' data-predict='{asked}'><p>{escape(step.ask)}</p><p class='ls-token'>{escape(step.predict['text'])}<b>?</b></p>"
+            f"<div class='ls-ask' data-predict='{asked}'><p>{escape(step.ask)}</p><p class='ls-token' translate='no'>{escape(step.predict['text'])}<b>?</b></p>"
             "<form class='ls-form'><input name='text' maxlength='100' autocomplete='off' aria-label='Your guess'>"
             "<button type='submit'>Commit</button></form><div class='ls-said' role='status'></div></div>"
         )

@@ -13,13 +13,14 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from llm import classroom, logins, modes
+from ui import language
 from ui.figures.base import escape
 from ui.owner import COOKIE, TEACHER, cookie_line, owner, sign, teaches
 
 TRIES, WHILE = 8, 60.0  # wrong passwords for a name in so many seconds
-OPEN = ("/login", "/teacher/", "/health")  # what answers without a login
+OPEN = ("/login", "/teacher/", "/health", "/lab/language/")  # what answers without a login
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>LLM Lab: log in</title><style>
+<title>LLM Lab: log in</title><script>{language}</script><style>
 :root {{ color-scheme: light dark; }}
 body {{ font: 16px/1.5 system-ui, sans-serif; display: grid; place-items: center; min-height: 90vh; margin: 0; background: light-dark(#f6f8f9, #12181d); color: light-dark(#1c2530, #e6edf1); }}
 form {{ display: grid; gap: .8rem; width: min(22rem, 86vw); padding: 1.6rem; border-radius: 14px; background: light-dark(#fff, #1a2229); box-shadow: 0 1px 6px #0003; }}
@@ -62,6 +63,7 @@ def page(request: Request, said: str = "", status: int = 200) -> Response:
     shown = f"<p class='said' role='alert'>{escape(said)}</p>" if said else ""
     action = f"{request.scope.get('root_path', '')}/login"
     text = PAGE.format(
+        language=language.script(),
         action=escape(action),
         about="Log in with the name and password that your teacher gave you.",
         said=shown,

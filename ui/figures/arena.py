@@ -12,7 +12,11 @@ from ui.figures.base import escape, message, table
 def pane(side: str, text: str, state: str, problem: str = "") -> str:
     """One answer, nameless. `state`: empty, writing, done."""
     told = message(problem, "error") if problem else ""
-    shown = escape(text.lstrip()) if text.strip() else "<span class='ar-none'>Nothing yet.</span>"
+    shown = (
+        f"<span translate='no'>{escape(text.lstrip())}</span>"
+        if text.strip()
+        else "<span class='ar-none'>Nothing yet.</span>"
+    )
     return (
         f"<section class='ar-pane ar-{escape(state)}' aria-label='Answer {side}'><h4>{side}</h4>"
         f"<div class='ar-text' aria-live='off'>{shown}</div>{told}</section>"
@@ -22,7 +26,7 @@ def pane(side: str, text: str, state: str, problem: str = "") -> str:
 def names(a: str, b: str, sentence: str) -> str:
     """Who the two were."""
     return (
-        f"<p class='ar-names'><span>A was <b>{escape(a)}</b></span><span>B was <b>{escape(b)}</b></span>"
+        f"<p class='ar-names'><span>A was <b translate='no'>{escape(a)}</b></span><span>B was <b translate='no'>{escape(b)}</b></span>"
         f"<span class='ar-said'>{escape(sentence)}</span></p>"
     )
 
@@ -54,7 +58,7 @@ def board(
         rating = f"{points[i]:.0f}" if played[i] else "–"
         interval = f"±&#8239;{margins[i]:.0f}" if played[i] else "no votes yet"
         rows.append(
-            f"<tr><td class='num'>{place}</td><td class='ar-who'>{escape(who[i])}</td><td class='num'>{rating}</td>"
+            f"<tr><td class='num'>{place}</td><td class='ar-who' translate='no'>{escape(who[i])}</td><td class='num'>{rating}</td>"
             f"<td>{interval}</td><td class='ar-cell'>{bar}</td><td class='num'>{wins[i].sum():g}</td>"
             f"<td class='num'>{games[i].sum():g}</td></tr>"
         )

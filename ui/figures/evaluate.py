@@ -97,7 +97,7 @@ def surprise(model: str, drawn: Sequence[Sequence[Any]], total: int) -> str:
     )
     return (
         f"<div class='pg ev'>{legend}<p class='ev-told' aria-live='polite'>Point at a token, or choose one, to see what "
-        f"{escape(model)} thought of it.</p><div class='ev-text' tabindex='0'>{''.join(spans)}</div>{more}</div>"
+        f"{escape(model)} thought of it.</p><div class='ev-text' translate='no' tabindex='0'>{''.join(spans)}</div>{more}</div>"
     )
 
 
@@ -125,7 +125,7 @@ def copies(ids_texts: Sequence[str], found: dict[str, Any], dataset: str, n: int
     ]
     if not found["found"]:
         told = message(f"No stretch of {n} tokens stands in the training part of {dataset}.")
-        return facts(pairs) + told + f"<div class='ev-text ev-plain'>{''.join(spans)}</div>"
+        return facts(pairs) + told + f"<div class='ev-text ev-plain' translate='no'>{''.join(spans)}</div>"
     rows = [
         [
             i,
@@ -137,7 +137,7 @@ def copies(ids_texts: Sequence[str], found: dict[str, Any], dataset: str, n: int
         for i, one in enumerate(found["found"], 1)
     ]
     where = table(("#", "tokens", "times", "where", "in the training text"), rows, numeric=(0, 1, 2))
-    return f"{facts(pairs)}<div class='ev-text ev-plain'>{''.join(spans)}</div>{where}"
+    return f"{facts(pairs)}<div class='ev-text ev-plain' translate='no'>{''.join(spans)}</div>{where}"
 
 
 def place(one: dict[str, Any]) -> str:

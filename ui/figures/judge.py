@@ -77,7 +77,7 @@ def verdicts(rows: Sequence[dict[str, Any]], most: int = 200) -> str:
         if second is not None:
             said += f"<h5>The judge, with the answers in the other order</h5><pre>{escape(row['said_swapped'])}</pre>"
         parts.append(
-            f"<details class='ju'><summary><b>{number}</b> {escape(row['instruction'][:140])} <i>{escape(told)}</i></summary>"
+            f"<details class='ju'><summary><b>{number}</b> <span translate='no'>{escape(row['instruction'][:140])}</span> <i>{escape(told)}</i></summary>"
             f"<div class='ju-two'><div><h5>A</h5><pre>{escape(row['text_a'])}</pre></div>"
             f"<div><h5>B</h5><pre>{escape(row['text_b'])}</pre></div></div>{said}</details>"
         )

@@ -79,8 +79,8 @@ def _present_row(model: Present, is_chosen: bool) -> str:
     mark = " class='lab-chosen' aria-current='true'" if is_chosen else ""
     kept = f"<span class='md-under'>and {len(model.kept)} steps on its way</span>" if model.kept else ""
     return (
-        f"<tr{mark}><td>{button('choose', model.name, model.name, 'choose ' + model.name)}"
-        f"<span class='md-under'>{escape(under)}</span></td>"
+        f"<tr{mark}><td translate='no'>{button('choose', model.name, model.name, 'choose ' + model.name)}"
+        f"<span class='md-under' translate='yes'>{escape(under)}</span></td>"
         f"<td class=num>{number(model.parameters)}</td><td class='md-shape'>{shape}</td>"
         f"<td class=num>{number(config.context_length if config else None)}</td><td>{escape(model.encoding)}</td>"
         f"<td>{escape(model.licence)}</td><td class=num>{size(model.size)}{kept}</td></tr>"
@@ -116,7 +116,7 @@ def chosen(model: Present, kept: Sequence[str], may_delete: bool) -> str:
         )
         row = f"<div class='lab-chips' role='group' aria-label='steps that were kept'>{chips}</div>"
     return (
-        f"<div class='md-chosen'><h3>{escape(model.name)}</h3>{links}"
+        f"<div class='md-chosen'><h3 translate='no'>{escape(model.name)}</h3>{links}"
         f"<span class='md-danger'>{delete}</span></div>{row}"
     )
 

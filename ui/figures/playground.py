@@ -88,7 +88,7 @@ def table_row(row: dict[str, Any], chosen: int | None) -> str:
     classes = " ".join(filter(None, ("pg-out" if cause else "", "pg-chosen" if is_chosen else "")))
     why = f" title='dropped by {escape(cause)}'" if cause else ""
     return (
-        f"<tr class='{classes}' data-id='{row['id']}'{why}><th scope='row'><button type='button' class='pg-go' "
+        f"<tr class='{classes}' data-id='{row['id']}'{why}><th scope='row'><button type='button' class='pg-go' translate='no' "
         f"data-id='{row['id']}' aria-label='Go on from {text}'>{text}</button>{marks}</th>"
         f"<td class='num'>{row['id']}</td>{''.join(cells)}</tr>"
     )

@@ -49,7 +49,7 @@ def _trial(row: dict[str, Any], varied: Sequence[str], max_steps: int, shown: st
     link = (
         name
         if row["status"] == "deleted"
-        else f"<button type='button' class='lab-link' data-action='show' data-name='{name}'>{name}</button>"
+        else f"<button type='button' class='lab-link' data-action='show' data-name='{name}' translate='no'>{name}</button>"
     )
     cells = [
         f"<td class=num>{row['rank'] or '–'}</td>",

@@ -91,7 +91,7 @@ def _rung(name: str, rank: str, parts: Sequence[bytes], merged: int) -> str:
         f"<span class='tk-part{' tk-new' if i == merged else ''}'>{visible(part)}</span>"
         for i, part in enumerate(parts)
     )
-    return f"<li><span class='tk-step'>{escape(name)}</span><span class='tk-rank'>{escape(rank)}</span><span class='tk-parts'>{cells}</span></li>"
+    return f"<li><span class='tk-step'>{escape(name)}</span><span class='tk-rank'>{escape(rank)}</span><span class='tk-parts' translate='no'>{cells}</span></li>"
 
 
 def progress(status: str, events: Sequence[dict], stages: dict[str, str], place: int | None = None) -> str:
@@ -139,7 +139,7 @@ def first_merges(pairs: Sequence[Sequence[str]], title: str = "The first merges"
         f"{visible(bytes.fromhex(left + right))}</span></li>"
         for left, right in pairs
     )
-    return f"<h4 class='tk-title'>{escape(title)}</h4><ol class='tk-first'>{cells}</ol>"
+    return f"<h4 class='tk-title'>{escape(title)}</h4><ol class='tk-first' translate='no'>{cells}</ol>"
 
 
 MEASURES = {

@@ -43,7 +43,7 @@ def progress(
     link = f"?{urlencode({'tab': 'playground', 'playground.model': name})}"
     play = f" <a href='{escape(link)}'>Write with this model in the Playground</a>" if playable else ""
     return (
-        f"<div class='lab-progress'><div class='lab-progress-head'>{pill(status)}<b>{escape(name)}</b>"
+        f"<div class='lab-progress'><div class='lab-progress-head'>{pill(status)}<b translate='no'>{escape(name)}</b>"
         f"<span class='lab-progress-step'>step {step:,} of {max_steps:,}</span></div>{bar}"
         f"<p class='lab-progress-note'>{escape(note)}{play}</p>{facts(values) if values else ''}</div>"
     )
@@ -52,7 +52,7 @@ def progress(
 def visible(text: str) -> str:
     """A token for a table: blanks and line ends made visible, escaped."""
     marks = {" ": "␣", "\n": "↵", "\t": "⇥"}
-    return f"<span class='lab-token'>{escape(''.join(marks.get(c, c) for c in text)) or '(empty)'}</span>"
+    return f"<span class='lab-token' translate='no'>{escape(''.join(marks.get(c, c) for c in text)) or '(empty)'}</span>"
 
 
 TASKS = {  # what is told apart at a position: how it is said, the heading of the table, what the curves show
@@ -116,13 +116,13 @@ def samples(step: int, texts: list[dict[str, str]]) -> str:
 
     def answer(t: dict[str, str]) -> str:
         if not t.get("wanted"):
-            return f"<blockquote><span class='lab-prompt'>{escape(t['prompt'])}</span>{escape(t['text'])}</blockquote>"
+            return f"<blockquote translate='no'><span class='lab-prompt'>{escape(t['prompt'])}</span>{escape(t['text'])}</blockquote>"
         same = t["text"].strip() == t["wanted"].strip()
         mark = "<b class='lab-same'>as wanted</b>" if same else "<b class='lab-other'>another</b>"
         said = escape(t["text"].strip()) or "<i>(nothing)</i>"
         return (
-            f"<div class='lab-answer'><p class='lab-prompt'>{escape(t['prompt'])}</p><dl><div><dt>Answer {mark}</dt>"
-            f"<dd>{said}</dd></div><div><dt>Wanted</dt><dd>{escape(t['wanted'].strip())}</dd></div></dl></div>"
+            f"<div class='lab-answer'><p class='lab-prompt' translate='no'>{escape(t['prompt'])}</p><dl><div><dt>Answer {mark}</dt>"
+            f"<dd translate='no'>{said}</dd></div><div><dt>Wanted</dt><dd translate='no'>{escape(t['wanted'].strip())}</dd></div></dl></div>"
         )
 
     items = "".join(answer(t) for t in texts)
@@ -184,7 +184,7 @@ def history(rows: list[dict[str, Any]], example: str, shown: str, over: set[str]
             f"<td class='{kind}'>{cell}</td>" for kind, cell in zip(("", "num", "num", "lab-when"), cells)
         )
         mark = " class='lab-chosen' aria-current='true'" if chosen else ""
-        return f"<tr{mark}><td>{button('show', source, title, label='show ' + title)}</td>{inner}<td class='lab-row-tools'>{tools}</td></tr>"
+        return f"<tr{mark}><td translate='no'>{button('show', source, title, label='show ' + title)}</td>{inner}<td class='lab-row-tools'>{tools}</td></tr>"
 
     body = [
         row(

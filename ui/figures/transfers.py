@@ -58,7 +58,7 @@ def card(one: dict[str, Any]) -> str:
     notes = "".join(f"<p class='tf-told'>{escape(note)}</p>" for note in (result or {}).get("notes", []))
     return (
         f"<article class='tf-card' data-run='{escape(name)}' data-status='{escape(one['status'])}'><header>{pill(one['status'])}"
-        f"<b>{escape(name)}</b><span class='tf-about'>{escape(one['about'])}</span>{tools(one)}</header>{bar}{told}{notes}</article>"
+        f"<b translate='no'>{escape(name)}</b><span class='tf-about'>{escape(one['about'])}</span>{tools(one)}</header>{bar}{told}{notes}</article>"
     )
 
 

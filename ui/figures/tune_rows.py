@@ -183,7 +183,7 @@ def written(title: str, tokens: Sequence[tuple[str, str, bool]], cut_after: int 
     )
     answers = any(role == "assistant" for _, role, _ in tokens)
     said = f"{_tokens(len(tokens))}{f', {number(learned)} of them learnt' if answers else ''}.{cut}"
-    return f"<div class='ft-row'><p class='ft-title'><b>{escape(title)}</b> {escape(said)}</p><div class='ft-text'>{''.join(spans)}</div></div>"
+    return f"<div class='ft-row'><p class='ft-title'><b>{escape(title)}</b> {escape(said)}</p><div class='ft-text' translate='no'>{''.join(spans)}</div></div>"
 
 
 # ---- A batch -----------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class Line:
 def _cell(id: int, texts: Mapping[int, str], kind: str) -> str:
     if id == IGNORED:
         return f"<td class='ft-masked {kind}'>{IGNORED}</td>"
-    return f"<td class='{kind}'><b>{signs(texts[id])}</b><small>{id}</small></td>"
+    return f"<td class='{kind}' translate='no'><b>{signs(texts[id])}</b><small>{id}</small></td>"
 
 
 def batch(

@@ -33,6 +33,11 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
+def _foreign(text: str) -> str:
+    """The mark of a text that no translation may touch; a text that is empty is told in words of ours."""
+    return " translate='no'" if text.strip() else ""
+
+
 def about(name: str, said: Mapping[str, str], tabs: Mapping[str, str]) -> str:
     """The facts of a tuned model and links to the tabs that can open it. tabs: title -> the tab's name."""
     links = "".join(
@@ -52,11 +57,11 @@ def side_by_side(
     cards = []
     for i, prompt in enumerate(prompts):
         answers = "".join(
-            f"<div class='tn-answer'><h4>{escape(name)}</h4><p>{escape(texts[side][i].strip()) or ('<i>…</i>' if writing else '<i>nothing: it ended at once</i>')}</p></div>"
+            f"<div class='tn-answer'><h4 translate='no'>{escape(name)}</h4><p{_foreign(texts[side][i])}>{escape(texts[side][i].strip()) or ('<i>…</i>' if writing else '<i>nothing: it ended at once</i>')}</p></div>"
             for side, name in enumerate(names)
         )
         cards.append(
-            f"<article class='tn-card'><p class='tn-asked'>{escape(prompt)}</p><div class='tn-two'>{answers}</div></article>"
+            f"<article class='tn-card'><p class='tn-asked' translate='no'>{escape(prompt)}</p><div class='tn-two'>{answers}</div></article>"
         )
     return f"<div class='tn-cards' data-state='{'running' if writing else 'still'}'>{''.join(cards)}</div>"
 
@@ -136,7 +141,7 @@ def chances(
     taken = decided(probabilities, threshold)
     order = sorted(range(len(labels)), key=lambda i: -probabilities[i])
     bars = "".join(
-        f"<div class='tn-class{' tn-taken' if i == taken else ''}'><span>{escape(labels[i])}</span>"
+        f"<div class='tn-class{' tn-taken' if i == taken else ''}'><span translate='no'>{escape(labels[i])}</span>"
         f"<i style='--share:{100 * probabilities[i]:.2f}%'></i><b>{percent(probabilities[i])}</b></div>"
         for i in order
     )
@@ -195,14 +200,14 @@ def _share(part: int, whole: int) -> float | None:
 
 def confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
     """matrix[i][j] rows of class i that were taken for j, as a table; the deeper, the larger the share of the row."""
-    head = "".join(f"<th class='num' scope='col'>{escape(label)}</th>" for label in labels)
+    head = "".join(f"<th class='num' scope='col' translate='no'>{escape(label)}</th>" for label in labels)
     body = ""
     for i, counts in enumerate(matrix):
         cells = "".join(
             f"<td class='num{' tn-right' if i == j else ' tn-wrong' if n else ''}' style='--share:{100 * n / max(sum(counts), 1):.0f}%'>{n:,}</td>"
             for j, n in enumerate(counts)
         )
-        body += f"<tr><th scope='row'>{escape(labels[i])}</th>{cells}</tr>"
+        body += f"<tr><th scope='row' translate='no'>{escape(labels[i])}</th>{cells}</tr>"
     return (
         "<div class='lab-scroll'><table class='lab-table tn-matrix'><caption>Rows: what a text is. Columns: what it was taken for.</caption>"
         f"<thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -215,12 +220,12 @@ def confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
 def answers(prompt: str, texts: Sequence[str], writing: bool) -> str:
     """The answers to choose from; each with its button once all are written."""
     cards = "".join(
-        f"<article class='tn-card'><h4>Answer {i + 1}</h4><p class='tn-said'>{escape(text.strip()) or ('<i>…</i>' if writing else '<i>nothing: it ended at once</i>')}</p>"
+        f"<article class='tn-card'><h4>Answer {i + 1}</h4><p class='tn-said'{_foreign(text)}>{escape(text.strip()) or ('<i>…</i>' if writing else '<i>nothing: it ended at once</i>')}</p>"
         f"<button type='button' class='tn-pick' data-best='{i}'{' disabled' if writing else ''}>This one is best</button></article>"
         for i, text in enumerate(texts)
     )
     return (
-        f"<p class='tn-asked'>{escape(prompt)}</p><div class='tn-cards tn-choice' data-state='{'running' if writing else 'still'}'>"
+        f"<p class='tn-asked' translate='no'>{escape(prompt)}</p><div class='tn-cards tn-choice' data-state='{'running' if writing else 'still'}'>"
         f"{cards}</div>"
     )
 
@@ -230,8 +235,8 @@ def pairs(name: str, found: Sequence[Mapping[str, str]], most: int = 30) -> str:
     if not found:
         return message(f"{name} has no pair yet: write answers above, then choose one.")
     rows = "".join(
-        f"<tr><td class='num'>{number}</td><td>{escape(pair['prompt'])}</td><td class='tn-chosen'>{escape(pair['chosen'])}</td>"
-        f"<td>{escape(pair['rejected'])}</td><td><button type='button' class='tn-link' data-look='{number}' aria-label='Look at pair {number}'>look</button> "
+        f"<tr><td class='num'>{number}</td><td translate='no'>{escape(pair['prompt'])}</td><td class='tn-chosen' translate='no'>{escape(pair['chosen'])}</td>"
+        f"<td translate='no'>{escape(pair['rejected'])}</td><td><button type='button' class='tn-link' data-look='{number}' aria-label='Look at pair {number}'>look</button> "
         f"<button type='button' class='tn-link' data-remove='{number}' aria-label='Remove pair {number}'>remove</button></td></tr>"
         for number, pair in list(enumerate(found, 1))[::-1][:most]
     )
@@ -281,7 +286,7 @@ def pair(
         "preference training begins."
     ) if policy == reference else ""  # fmt: skip
     return (
-        f"<p class='tn-asked'>{escape(asked)}</p><div class='tn-two'>{sides}</div>"
+        f"<p class='tn-asked' translate='no'>{escape(asked)}</p><div class='tn-two'>{sides}</div>"
         "<p class='tn-legend'><span class='tn-less'>less likely</span> and <span class='tn-more-likely'>more likely</span> under the policy "
         "than under the reference; point at a token for its numbers.</p>"
         + "<div class='tn-sums'>"
@@ -295,7 +300,7 @@ def pair(
 
 def _side(side: str, tokens: Sequence[str], seen: Mapping[str, Sequence[float]]) -> str:
     chips = "".join(
-        f"<span class='tn-token {tint(p - r)}' title='log p: policy {p:.3f}, reference {r:.3f}, difference {p - r:+.3f}'>{escape(text)}</span>"
+        f"<span translate='no' class='tn-token {tint(p - r)}' title='log p: policy {p:.3f}, reference {r:.3f}, difference {p - r:+.3f}'>{escape(text)}</span>"
         for text, p, r in zip(tokens, seen["policy"], seen["reference"])
     )
     return f"<div class='tn-answer tn-{side}'><h4>{side}</h4><p class='tn-tokens'>{chips}</p></div>"

@@ -172,11 +172,11 @@ def laid(marks: Sequence[Mark], lanes: int, at: int, n_tokens: int, n_train: int
     body = []
     for mark in marks:
         if mark.position == n_train and mark.validation:
-            body.append("<span class='win-border'>validation from here</span>")
+            body.append("<span class='win-border' translate='yes'>validation from here</span>")
         body.append(_token(mark, lanes, lit))
     first, last = marks[0].position, marks[-1].position
     return (
-        f"<div class='win-text' tabindex='0' role='group' data-at='{at}' data-n='{n_tokens}' data-lanes='{lanes if lanes <= LANES else 1}'"
+        f"<div class='win-text' translate='no' tabindex='0' role='group' data-at='{at}' data-n='{n_tokens}' data-lanes='{lanes if lanes <= LANES else 1}'"
         f" aria-label='Tokens {first} to {last} with their windows; arrow keys move'>{''.join(body)}</div>"
         f"{_legend(lanes)}{_pages(first, last, n_tokens, page)}"
     )
@@ -239,7 +239,7 @@ def chosen(token: Chosen) -> str:
     mark = token.mark
     part = "validation" if mark.validation else "training"
     head = (
-        f"<p class='win-head'><span class='win-chip'>{chip(mark.token)}</span> token {number(mark.position)}, "
+        f"<p class='win-head'><span class='win-chip' translate='no'>{chip(mark.token)}</span> token {number(mark.position)}, "
         f"id {token.id}, {part} part</p>"
     )
     lines = "".join(
@@ -257,7 +257,7 @@ def _roles(roles: Sequence[tuple[int, int, bytes]], n: int, said: str, none: str
         return f"<p>{none}</p>"
     items = "".join(
         f"<li data-window='{window}'>window {number(window)}, place {place}: {said} "
-        f"<span class='win-chip'>{chip(other)}</span></li>"
+        f"<span class='win-chip' translate='no'>{chip(other)}</span></li>"
         for window, place, other in roles
     )
     more = (
@@ -277,7 +277,7 @@ def ladder(steps: Ladder, mark: Mark) -> str:
     body = []
     for window, first, last in steps.rows:
         cells = "".join(
-            f"<td class='{_role(position, first, last)}{' sel' if position == mark.position else ''}'>"
+            f"<td translate='no' class='{_role(position, first, last)}{' sel' if position == mark.position else ''}'>"
             f"{chip(token) if first <= position <= last else ''}</td>"
             for position, token in steps.columns
         )
@@ -335,7 +335,7 @@ def _pair(row: Row, places: Sequence[int | None]) -> str:
         cells = "".join(
             "<td class='gap'>⋯</td>"
             if i is None
-            else f"<td class='{kind}' data-c='{i}'><span class='win-chip'>{chip(tokens[i])}</span></td>"
+            else f"<td class='{kind}' data-c='{i}'><span class='win-chip' translate='no'>{chip(tokens[i])}</span></td>"
             for i in places
         )
         title = (

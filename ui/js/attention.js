@@ -90,7 +90,7 @@ const legend = (top, signed, unit = '') => {
 };
 
 // Horizontal bars: [{name, value, note, second}], values from 0 to `top`, or from -top to top when `signed`.
-const bars = (rows, { top, signed = false, format = short, title = '' } = {}) => {
+const bars = (rows, { top, signed = false, foreign = false, format = short, title = '' } = {}) => {
   const most = top ?? (Math.max(...rows.map((row) => Math.max(Math.abs(row.value), Math.abs(row.second ?? 0)))) || 1);
   return h('div.att-bars', { role: 'table', 'aria-label': title }, rows.map((row) => {
     const bar = (value, kind) => {
@@ -102,7 +102,7 @@ const bars = (rows, { top, signed = false, format = short, title = '' } = {}) =>
       return fill;
     };
     return h('div.att-bar', { role: 'row' },
-      h('span.att-name', { role: 'cell', title: row.name }, row.name),
+      h('span.att-name', { role: 'cell', title: row.name, translate: foreign ? 'no' : null }, row.name),
       h('span.att-track', { 'aria-hidden': 'true' }, bar(row.value, 'att-first'), row.second === undefined ? null : bar(row.second, 'att-second')),
       h('span.att-value', { role: 'cell' }, row.text ?? format(row.value)));
   }));
@@ -463,7 +463,7 @@ function drawCursor() {
 function drawReadout() {
   const [row, column] = state.hover ?? [state.row, state.column], value = valuesOf(state.stage)[row * T() + column];
   const gap = isGap(state.stage, row, column), bold = h('b', { id: 'attention-value' }, gap ? (state.stage === 'masked' ? '−∞' : '0') : fixed(value));
-  fill(slot.readout, h('span.att-tok', {}, tokens()[row][1]), ` (${row}) looks at `, h('span.att-tok', {}, tokens()[column][1]), ` (${column}): `, `${STAGES[state.stage].title.toLowerCase()} `, bold, column > row ? ' – in its future, so its weight is 0' : isHidden(row, column) ? ` – outside the window of ${span()} tokens, so its weight is 0` : '');
+  fill(slot.readout, h('span.att-tok', { translate: 'no' }, tokens()[row][1]), ` (${row}) looks at `, h('span.att-tok', { translate: 'no' }, tokens()[column][1]), ` (${column}): `, `${STAGES[state.stage].title.toLowerCase()} `, bold, column > row ? ' – in its future, so its weight is 0' : isHidden(row, column) ? ` – outside the window of ${span()} tokens, so its weight is 0` : '');
 }
 function cellAt(event) {
   const c = Math.floor((event.offsetX - large.left) / large.cell), r = Math.floor((event.offsetY - large.top) / large.cell);
@@ -485,7 +485,7 @@ function drawLooks() {
   state.lookedFrom = row;
   if (!words) {
     words = tokens().map(([, name], i) => h('button.att-word', { type: 'button', tabindex: -1, onclick: () => choose(i) }, name));
-    fill(slot.looks, h('p.att-note', {}, 'What this token looks at, in the text. Click another.'), h('div.att-text', {}, words));
+    fill(slot.looks, h('p.att-note', {}, 'What this token looks at, in the text. Click another.'), h('div.att-text', { translate: 'no' }, words));
   }
   words.forEach((node, i) => {
     const hidden = isHidden(row, i), weight = hidden ? 0 : weights[row * n + i], colour = colourOf(weight, 1, false);
@@ -560,7 +560,7 @@ function drawCell(c) {
   ].filter(Boolean);
   const vector = (name, values, id, size) => h('div.att-vector', {}, h('span', {}, name), strip(values, size, { name: id }));
   fill(slot.cell, 
-    h('p.att-readout', {}, h('span.att-tok', {}, tokens()[c.row][1]), ` (${c.row}) looks at `, h('span.att-tok', {}, tokens()[c.column][1]), ` (${c.column}), layer ${c.layer}, head ${c.head}${c.kv_head !== c.head ? `, which shares key and value ${c.kv_head}` : ''}`),
+    h('p.att-readout', {}, h('span.att-tok', { translate: 'no' }, tokens()[c.row][1]), ` (${c.row}) looks at `, h('span.att-tok', { translate: 'no' }, tokens()[c.column][1]), ` (${c.column}), layer ${c.layer}, head ${c.head}${c.kv_head !== c.head ? `, which shares key and value ${c.kv_head}` : ''}`),
     h('div.att-vectors', {},
       vector(`q of ${nameOf(c.row)}`, c.q, 'q', top), vector(`k of ${nameOf(c.column)}`, c.k, 'k', top), vector('q × k', c.products, 'q × k', most(c.products)),
       vector(`v of ${nameOf(c.column)}`, c.v, 'v', most(c.v))),
@@ -576,8 +576,8 @@ function drawNext() {
   const { next, next_whole: whole } = state.data;
   const rows = next.map(([id, name, logit, p], i) => ({ name, value: p, second: whole ? whole[i] : undefined, text: whole ? `${percent(p)} · was ${percent(whole[i])}` : `${percent(p)} · logit ${fixed(logit, 2)}` }));
   fill(slot.next, 
-    h('p.att-readout', {}, 'after ', h('span.att-tok', {}, tokens().slice(-3).map(([, name]) => name).join(''))),
-    bars(rows, { top: Math.max(...next.map((t) => t[3]), ...(whole ?? [0])), title: 'Likeliest next tokens' }),
+    h('p.att-readout', {}, 'after ', h('span.att-tok', { translate: 'no' }, tokens().slice(-3).map(([, name]) => name).join(''))),
+    bars(rows, { top: Math.max(...next.map((t) => t[3]), ...(whole ?? [0])), title: 'Likeliest next tokens', foreign: true }),
     whole ? h('p.att-note', {}, `${state.muted.map(([l, n]) => `layer ${l} head ${n}`).join(', ')} muted (zeros go into the output projection): the thin bar is the whole model. `, h('button.att-link', { type: 'button', onclick: () => { state.muted = []; drawBar(); look(false); } }, 'Unmute all'))
       : h('p.att-note', {}, 'Mute a head with the button above to see what the answer owes to it.'));
 }
@@ -591,16 +591,16 @@ function drawLens(found) {
     return node;
   }))).reverse();
   const head = h('tr', {}, h('th', {}, 'reads'), table[0].map((_, c) => h('th', { class: start + c === position ? 'att-chosen-column' : null }, h('button.att-link', { type: 'button', onclick: () => choose(start + c) }, found.tokens[start + c][1]))));
-  const details = layers.map((layer, i) => h('tr', {}, h('th', {}, rowName(i)), h('td', {}, layer.top.map(([, name, , p]) => h('span.att-guess', {}, h('span.att-tok', {}, name), ` ${percent(p)}`))), h('td.num', {}, `${layer.answer_place}.`), h('td.num', {}, percent(layer.answer_p)), h('td.num', {}, fixed(layer.entropy, 2)))).reverse();
+  const details = layers.map((layer, i) => h('tr', {}, h('th', {}, rowName(i)), h('td', {}, layer.top.map(([, name, , p]) => h('span.att-guess', {}, h('span.att-tok', { translate: 'no' }, name), ` ${percent(p)}`))), h('td.num', {}, `${layer.answer_place}.`), h('td.num', {}, percent(layer.answer_p)), h('td.num', {}, fixed(layer.entropy, 2)))).reverse();
   fill(slot.lens,
     formula(norm_position !== 'post' ? 'logits<sub>l</sub> = W<sub>out</sub> · norm(x<sub>l</sub>): the stream after layer l, through the final norm and the output matrix' : 'logits<sub>l</sub> = W<sub>out</sub> · x<sub>l</sub>: this post-norm model ends each block with a norm and has no final one'),
     h('div.att-scroll', {}, h('table.att-lensgrid', { id: 'attention-lensgrid' }, h('thead', {}, head), h('tbody', {}, body))),
     h('p.att-note', {}, `Each cell: the likeliest next token there, the darker the surer.${start > 0 || table[0].length < found.tokens.length ? ` Shown: tokens ${start} to ${start + table[0].length - 1}.` : ''}`),
     code('lens'),
-    h('h4', {}, 'After ', h('span.att-tok', {}, found.tokens[position][1]), ` (${position}), layer by layer`),
+    h('h4', {}, 'After ', h('span.att-tok', { translate: 'no' }, found.tokens[position][1]), ` (${position}), layer by layer`),
     h('div.att-scroll', {}, h('table.att-details', { id: 'attention-lensrows' }, h('thead', {}, h('tr', {}, ['', 'likeliest', 'answer’s place', 'answer’s p', 'entropy, bits'].map((t, i) => h('th', { class: i > 1 ? 'num' : null }, t)))), h('tbody', {}, details))),
     ...(found.attribution ? [
-      h('h4', {}, 'Who made the answer ', h('span.att-tok', {}, found.answer[1])),
+      h('h4', {}, 'Who made the answer ', h('span.att-tok', { translate: 'no' }, found.answer[1])),
       formula(`logit = Σ<sub>parts</sub> W<sub>out</sub>[answer] · ${state.data.config.norm === 'layernorm' ? '(part − its mean)' : 'part'} / root × scale = <b>${fixed(found.answer_logit, 3)}</b>: the stream is a sum, so its logit is one too`),
       h('div.att-scroll.att-parts', {}, bars(found.attribution.map(([name, value]) => ({ name: name === 'token' && state.data.config.embedding_scale ? `token × √${state.data.config.n_embd}` : name, value })), { signed: true, title: 'Share of each part in the logit' })),
       ['sandwich', 'output'].includes(norm_position) ? h('p.att-note', {}, 'Each attention and MLP as it is added to the stream: after a norm of its own.') : null, code('attribution'),
@@ -641,7 +641,7 @@ function drawBlock(b) {
   }[b.norm_position] ?? ['Norm before the attention', 'Norm before the MLP'];
   const outward = b.norms.norm1_out ? [norm('norm1_out', 'Norm of what the attention gives'), norm('norm2_out', 'Norm of what the MLP gives')] : [];
   fill(slot.block, 
-    h('p.att-readout', { id: 'attention-way' }, `Layer ${b.layer} at `, h('span.att-tok', {}, b.tokens[b.position][1]), ` (${b.position}). ${ways[b.norm_position]}`),
+    h('p.att-readout', { id: 'attention-way' }, `Layer ${b.layer} at `, h('span.att-tok', { translate: 'no' }, b.tokens[b.position][1]), ` (${b.position}). ${ways[b.norm_position]}`),
     h('div.att-pair', {}, norm('norm1', titles[0]), norm('norm2', titles[1]), ...outward), code('norm'),
     h('div.att-pair', {},
       h('figure', {}, h('h4', {}, 'Output projection: what each head adds'), formula('attention(x) = concat(heads) W<sub>O</sub> = Σ<sub>h</sub> head<sub>h</sub> W<sub>h</sub>'),
@@ -656,8 +656,8 @@ function drawBlock(b) {
         lines(growth, { xTitle: 'embedding, then attention and MLP of each layer', yTitle: 'length', zero: true, marks: [{ x: 2 * b.layer + 1, text: `layer ${b.layer}` }], label: 'Length of the residual stream by layer' }), keys(growth), code('stream')),
       h('figure', {}, h('h4', {}, 'Weight tying'),
         h('p', {}, b.tied ? `The output matrix is the token embedding: one block of memory with ${b.vocab_size.toLocaleString('en')} × ${b.n_embd} numbers, used at both ends. Training changes both uses at once.` : `This model has an output matrix of its own, beside the token embedding: ${b.vocab_size.toLocaleString('en')} × ${b.n_embd} numbers each.`),
-        h('p.att-note', {}, 'Rows of the output matrix that point most nearly where that of ', h('span.att-tok', {}, b.tokens[b.position][1]), ' does (cosine):'),
-        bars(b.near.map(([, name, value]) => ({ name, value, text: fixed(value, 3) })), { top: 1, signed: true, title: 'Nearest tokens' }), code('tying'))));
+        h('p.att-note', {}, 'Rows of the output matrix that point most nearly where that of ', h('span.att-tok', { translate: 'no' }, b.tokens[b.position][1]), ' does (cosine):'),
+        bars(b.near.map(([, name, value]) => ({ name, value, text: fixed(value, 3) })), { top: 1, signed: true, title: 'Nearest tokens', foreign: true }), code('tying'))));
 }
 
 // --- drawing: positions --------------------------------------------------------------------------------------------
@@ -701,7 +701,7 @@ function drawPositions() {
   if (kind === 'none') parts.push(h('p', {}, 'This model is told no positions at all. What it knows of order it has from the causal mask: the first token sees one token, the tenth sees ten.'));
   parts.push(code(() => kind));
   slot.beyond = h('div.att-beyond');
-  const choice = h('select', { id: 'attention-beyond-text', 'aria-label': 'Text to measure on' }, p.datasets.map((name) => h('option', { value: name }, name)));
+  const choice = h('select', { id: 'attention-beyond-text', 'aria-label': 'Text to measure on' }, p.datasets.map((name) => h('option', { value: name, translate: 'no' }, name)));
   const go = h('button.att-go', { type: 'button', id: 'attention-beyond', onclick: async () => {
     go.disabled = true; fill(slot.beyond, h('p.att-note', {}, 'Reading…'));
     const found = await server.beyond(request({ dataset: choice.value, factor: 2 }));

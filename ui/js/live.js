@@ -240,7 +240,7 @@ async function draw() {
   legend.replaceChildren(...(sources.length < 2 ? [] : sources.map((source, index) => {
     const dot = make('i', { class: 'lab-line' });
     dot.style.color = css(COLOURS[index]);
-    return make('span', {}, dot, source.split(':')[1]);
+    return make('span', { translate: 'no' }, dot, source.split(':')[1]);
   })), ...(sources.length < 2 ? [] : [make('span', { class: 'lab-panel-unit' }, 'solid: training, dashed with marks: validation')]));
 }
 function fillTable() {

@@ -53,7 +53,7 @@ function draw() {
   const found = chosen();
   const head = COLUMNS[kind].map(([key, title, form]) => {
     const arrow = key === order ? (up ? ' ↑' : ' ↓') : '';
-    const press = make('button', { type: 'button', class: 'md-sort', 'data-sort': key }, title + arrow);
+    const press = make('button', { type: 'button', class: 'md-sort', 'data-sort': key }, title, arrow);
     return make('th', { class: ['count', 'number'].includes(form) ? 'num' : null, 'aria-sort': key === order ? (up ? 'ascending' : 'descending') : null }, press);
   });
   const focused = root.querySelector('.md-sort:focus')?.dataset.sort;
@@ -64,7 +64,7 @@ function draw() {
 }
 function options(select, key, title) {
   const values = [...new Set(rows.filter((row) => row.kind === kind).map((row) => row[key]).filter(Boolean))].sort();
-  select.replaceChildren(make('option', { value: '' }, title), ...values.map((value) => make('option', { value }, value)));
+  select.replaceChildren(make('option', { value: '' }, title), ...values.map((value) => make('option', { value, translate: 'no' }, value)));
   select.hidden = !values.length;
 }
 function build() {

@@ -24,6 +24,7 @@ function pane(row) {
   text.tabIndex = 0;
   text.setAttribute('role', 'group');
   text.setAttribute('aria-label', 'Prompt and new text; arrow keys move between tokens, Enter opens one');
+  text.translate = false;
   const prompt = node('span', 'pg-prompt'), fresh = node('span', 'pg-new'), reads = node('details', 'pg-reads');
   text.append(prompt, fresh);
   const told = node('p', 'pg-told'), notes = node('div', 'pg-notes'), copy = node('button', 'pg-copy', 'Copy text');
@@ -82,6 +83,7 @@ function write(one, { pieces, count }) {
   if (count === null) return; // a server writes the conversation down in its own way
   const read = node('div', 'pg-readtext');
   read.tabIndex = 0;
+  read.translate = false;
   read.append(...spelled(pieces));
   one.reads.append(node('summary', '', `What the model reads: ${count.toLocaleString('en')} tokens`), read);
 }

@@ -152,6 +152,7 @@ function light(i) {
   element.querySelectorAll(`[data-i="${i}"]`).forEach((same) => same.classList.add('tk-on'));
   const id = data.ids[i], bytes = bytesOf(id);
   const shown = node('b', 'tk-told-token');
+  shown.translate = false;
   writeToken(shown, id, false);
   const facts = [`token ${grouped(i + 1)} of ${grouped(data.ids.length)}`, `id ${id}`, `${bytes.length} ${bytes.length === 1 ? 'byte' : 'bytes'}: ${hexOf(id)}`];
   if (data.special_ids.has(id)) facts.push('special');

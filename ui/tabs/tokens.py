@@ -35,14 +35,14 @@ ASIDE = (
 HTML = """<div class="tk">
 <dl class="tk-facts lab-facts"></dl><div class="tk-notes"></div>
 <div class="tk-label">Text <span>tinted by token</span></div>
-<div class="tk-text" tabindex="0" role="group" aria-label="The text as tokens; arrow keys move"></div>
+<div class="tk-text" translate="no" tabindex="0" role="group" aria-label="The text as tokens; arrow keys move"></div>
 <p class="tk-told" aria-live="polite"></p>
 <div class="tk-label">Ids <span class="tk-actions"><button type="button" class="tk-copy" id="tokens-copy">Copy ids</button>
 <button type="button" class="tk-csv" id="tokens-csv">Save CSV</button></span></div>
 <div class="tk-ids" tabindex="0" role="group" aria-label="The ids of the tokens; arrow keys move"></div>
 <details class="tk-details"><summary class="tk-summary">Table of all tokens</summary>
 <div class="lab-scroll"><table class="lab-table"><thead><tr><th class="num">#</th><th class="num">id</th><th>token</th>
-<th>bytes (hex)</th><th class="num">length</th></tr></thead><tbody class="tk-rows" id="tokens-rows"></tbody></table></div>
+<th>bytes (hex)</th><th class="num">length</th></tr></thead><tbody class="tk-rows" translate="no" id="tokens-rows"></tbody></table></div>
 <div class="tk-pager"><button type="button" class="tk-first" aria-label="first page">«</button>
 <button type="button" class="tk-previous" aria-label="previous page">‹</button><span class="tk-page"></span>
 <button type="button" class="tk-next" aria-label="next page">›</button>
