@@ -170,7 +170,7 @@ def test_nothing_is_invisible_and_nothing_is_a_bare_replacement():
 
 def test_the_ladder_ends_in_the_tokens_of_the_encoder():
     html = tab.merges("Hello", "gpt2")
-    rungs = re.findall(r"<span class='tk-parts'>(.*?)</span></li>", html)
+    rungs = re.findall(r"<span class='tk-parts'[^>]*>(.*?)</span></li>", html)
     parts = [
         [
             visible_text(part)

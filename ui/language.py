@@ -50,9 +50,9 @@ def script() -> str:
 
 def switch() -> str:
     """The choice of language in the header: its name, with the browser's own list over it."""
-    options = "".join(f"<option value='{code}' lang='{code}'>{escape(name)}</option>" for code, (name, _) in languages().items())  # fmt: skip
+    options = "".join(f"<option value='{code}' lang='{code}' translate='no'>{escape(name)}</option>" for code, (name, _) in languages().items())  # fmt: skip
     return (
-        "<span class='lab-switch lab-plain lab-language' translate='no'><span aria-hidden='true'>English</span>"
+        "<span class='lab-switch lab-plain lab-language'><span aria-hidden='true' translate='no'>English</span>"
         f"<select id='lab-language' aria-label='Language'>{options}</select></span>"
     )
 

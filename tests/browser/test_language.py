@@ -6,7 +6,11 @@ import functools
 import json
 import re
 
+import pytest
+
 from ui import language, texts
+
+pytestmark = pytest.mark.slow  # it opens every room of every tab
 
 SPANISH = language.catalogue("es")
 TABS_AT_ONCE = (
