@@ -60,7 +60,11 @@ def test_uploads_changed_at_random_open_or_give_a_sentence(place):
 
 
 def test_a_file_that_stalls_crashes_or_raises_is_found_out(tmp_path, monkeypatch):
-    wrong = {"a": lambda: 1 / 0, "b": lambda: uploads.time.sleep(9), "c": lambda: uploads.os.kill(uploads.os.getpid(), 9)}
+    wrong = {
+        "a": lambda: 1 / 0,
+        "b": lambda: uploads.time.sleep(9),
+        "c": lambda: uploads.os.kill(uploads.os.getpid(), 9),
+    }
     monkeypatch.setattr(uploads, "HANG", 1.0)
     for name, begins in (("a", "TRACEBACK"), ("b", "HANG"), ("c", "CRASH")):
         monkeypatch.setattr(uploads, "opened", lambda path: wrong[path.name]())
