@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections import Counter, defaultdict
@@ -55,6 +56,7 @@ def source():
     return by_word
 
 
+@functools.cache
 def letters(text: str) -> int:
     return sum(map(len, WORDS.findall(text)))
 
@@ -71,8 +73,10 @@ def is_ours(key: str, source: dict[str, list[str]]) -> bool:
         if letters(text) < 0.6 * letters(sample):
             continue
         plain = re.sub(r"\{\w+\}", texts.HOLE, text).strip(" .,;\0")  # "{name}" is filled by format()
-        form = ".*".join(re.escape(part) for part in plain.split(texts.HOLE))
-        if re.search(form, sample, re.S) and letters(plain) >= 0.6 * letters(sample):
+        parts = plain.split(texts.HOLE)
+        if not all(part in sample for part in parts) or letters(plain) < 0.6 * letters(sample):
+            continue
+        if re.search(".*".join(map(re.escape, parts)), sample, re.S):
             return True
     return False
 

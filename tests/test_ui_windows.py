@@ -103,7 +103,9 @@ def test_the_batch_is_what_training_reads():
     html = tab._batch(found, step)
     assert re.findall(r"<tr class='x' data-r='(\d+)'", html) == [str(k) for k in numbers]
     for kind, rows in (("x", inputs), ("y", targets)):
-        cells = re.findall(rf"<td class='{kind}' data-c='\d+'><span class='win-chip'>(.*?)</span></td>", html)
+        cells = re.findall(
+            rf"<td class='{kind}' data-c='\d+'><span class='win-chip' translate='no'>(.*?)</span></td>", html
+        )
         assert [plain(c).replace("·", " ") for c in cells] == [chr(i) for row in rows for i in row]
     assert (inputs[:, 1:] == targets[:, :-1]).all()
     assert "in pass 1" in plain(html) and f"training step {step}" in plain(html)
@@ -252,7 +254,8 @@ def test_by_document_the_tab_draws_the_windows_that_train_reads(tmp_path, monkey
     for row, line in zip((*inputs, *targets), ("x", "x", "y", "y")):
         first = figures.chip(found.encoding.token_bytes(int(row[0])))
         assert re.search(
-            rf"<td class='{line}' data-c='0'><span class='win-chip'>{re.escape(first)}</span>", picture
+            rf"<td class='{line}' data-c='0'><span class='win-chip' translate='no'>{re.escape(first)}</span>",
+            picture,
         )
     begun = [int(trained.windows.starts[k]) for k in trained.batches.numbers(3)]
     assert re.findall(r"<button type='button' data-go='(\d+)'>window", picture) == [str(p) for p in begun]

@@ -119,7 +119,7 @@ def samples(step: int, texts: list[dict[str, str]]) -> str:
             return f"<blockquote translate='no'><span class='lab-prompt'>{escape(t['prompt'])}</span>{escape(t['text'])}</blockquote>"
         same = t["text"].strip() == t["wanted"].strip()
         mark = "<b class='lab-same'>as wanted</b>" if same else "<b class='lab-other'>another</b>"
-        said = escape(t["text"].strip()) or "<i>(nothing)</i>"
+        said = escape(t["text"].strip()) or "<i translate='yes'>(nothing)</i>"
         return (
             f"<div class='lab-answer'><p class='lab-prompt' translate='no'>{escape(t['prompt'])}</p><dl><div><dt>Answer {mark}</dt>"
             f"<dd translate='no'>{said}</dd></div><div><dt>Wanted</dt><dd translate='no'>{escape(t['wanted'].strip())}</dd></div></dl></div>"

@@ -30,7 +30,7 @@ function drawRace(found) {
     : make('p', { class: 'lab-small' }, 'Nobody has a result yet: the first look at a model counts.'));
 }
 
-const where = (one) => (one.lesson ? `${one.lesson}, step ${one.step}` : one.tab || '–');
+const where = (one) => (one.lesson ? `${one.lesson}, step ${one.step}` : document.getElementById(`tab-${one.tab}-button`)?.textContent || one.tab || '–');
 function aboutRun(run) {
   if (!run) return '–';
   const box = make('span', {}, `${run.name}: ${run.status}${run.max_steps ? `, step ${run.step} of ${run.max_steps}` : ''}${run.loss === null ? '' : `, loss ${short(run.loss)}`}`);
@@ -73,7 +73,7 @@ function draw(found) {
       make('button', { type: 'button', id: 'class-pause', onclick: () => teach({ do: found.paused ? 'resume' : 'pause' }) }, found.paused ? 'Let the queue go on' : 'Hold the queue back'),
       make('button', { type: 'button', id: 'class-clear', onclick: () => { if (confirm('Stop all runs of visitors and forget names, answers and questions?')) teach({ do: 'clear' }); } }, 'Clear the room'),
       make('button', { type: 'button', id: 'class-clear-all', onclick: () => { if (confirm('Clear the room and delete the ended runs of visitors with their models for good?')) teach({ do: 'clear', delete: true }); } }, 'Clear it and delete runs')),
-    found.people.length ? table(['Name', 'Where', 'Answers', 'Run', 'Last error'], found.people.map((one) => ({ class: one.away ? 'is-away' : '', cells: [one.name, where(one), String(one.answers), aboutRun(one.run), one.error || '–'] }))) : make('p', {}, 'Nobody is here yet.'),
+    found.people.length ? table(['Name', 'Where', 'Answers', 'Run', 'Last error'], found.people.map((one) => ({ class: one.away ? 'is-away' : '', cells: [make('span', { translate: 'no' }, one.name), where(one), String(one.answers), aboutRun(one.run), one.error || '–'] }))) : make('p', {}, 'Nobody is here yet.'),
     make('details', {}, make('summary', {}, 'Limits of each visitor'), limits),
     make('details', {}, make('summary', {}, 'A race under one token budget'), make('div', { class: 'cl-limits' }, make('label', {}, 'Text', dataset), make('label', {}, 'Tokens', tokens),
       make('button', { type: 'button', id: 'class-race', onclick: () => teach({ do: 'race', dataset: dataset.value, tokens: Number(tokens.value) }) }, 'Start the race'),

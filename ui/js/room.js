@@ -185,7 +185,7 @@
     else box.append(twice(poll));
     if (heard.teacher) {
       const act = (what) => async () => { try { await post('teach', { do: what }); await ask(); } catch (error) { tell(error); } };
-      box.append(make('div', { class: 'ls-choices' }, poll.revealed ? null : make('button', { type: 'button', onclick: act('reveal'), id: 'poll-reveal' }, 'Reveal'), make('button', { type: 'button', onclick: act('close'), id: 'poll-close' }, 'Take it away')));
+      box.append(make('div', { class: 'ls-choices' }, poll.revealed ? null : make('button', { type: 'button', onclick: act('reveal'), id: 'poll-reveal' }, 'Reveal'), make('button', { type: 'button', onclick: act('close'), id: 'poll-close' }, 'Take the question away')));
     }
     old ? old.replaceWith(box) : document.body.append(box);
   };
