@@ -15,7 +15,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from starlette.middleware import Middleware
 
-from llm import check, disk, dispatch, engine, files, logbook, modes, tokenizer
+from llm import check, disk, dispatch, engine, files, logbook, modes, tokenizer, zero
 from ui import allowed, health, keeping, language, lesson_bar, login, pickers, room, serve, transfers
 from ui.guard import Guard, allowed_hosts, is_loopback
 from ui.owner import OwnerCookie, teacher_token
@@ -190,6 +190,8 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"{error}") from None
     logbook.start()
     logbook.log.info("the lab has started: mode %s, %s:%d", modes.mode(), arguments.host, port)
+    if zero.is_here():
+        zero.install()
     dispatch.pump()  # runs that waited when the machine went down
     if dispatch.where() != "local" or shared or limited:
         threading.Thread(target=dispatch.keep_pumping, daemon=True).start()

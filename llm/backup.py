@@ -21,7 +21,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -94,7 +94,7 @@ class Summed:
 
 def write(file: Path) -> dict[str, Any]:
     """Write everything to a tar file, whole or not at all; what is in it: files, bytes. Raises ValueError when it cannot be written."""
-    home, sums = paths.home(), {}
+    home = paths.home()
     if home.resolve() in file.resolve().parents:
         raise ValueError(
             f"The backup cannot lie inside {home}: it would have to hold itself. Choose another place."
@@ -104,20 +104,24 @@ def write(file: Path) -> dict[str, Any]:
             paths.replacing(file) as temporary,
             tarfile.open(temporary, "w:gz" if file.suffix == ".gz" else "w") as tar,
         ):
-            total = 0
-            for path in contents(home):
-                try:
-                    with opened(home / path) as (f, size):
-                        summed = Summed(f)
-                        tar.addfile(entry(path.as_posix(), size, os.fstat(f.fileno()).st_mtime), summed)
-                except FileNotFoundError:  # a run or model that was just deleted
-                    continue
-                sums[path.as_posix()], total = summed.sum.hexdigest(), total + size
-            about = {"version": VERSION, "written": time.time(), "files": sums}
-            data = json.dumps(about).encode()
-            tar.addfile(entry(MANIFEST, len(data), time.time()), io.BytesIO(data))
+            return pack(tar, home, contents(home))
     except OSError as error:
         raise ValueError(f"The backup could not be written to {file}: {error.strerror or error}.") from None
+
+
+def pack(tar: tarfile.TarFile, home: Path, wanted: Iterable[Path]) -> dict[str, Any]:
+    """Write files (relative to `home`) and then the list of them with their sums; how many files, and their bytes."""
+    sums, total = {}, 0
+    for path in wanted:
+        try:
+            with opened(home / path) as (f, size):
+                summed = Summed(f)
+                tar.addfile(entry(path.as_posix(), size, os.fstat(f.fileno()).st_mtime), summed)
+        except FileNotFoundError:  # a run or model that was just deleted
+            continue
+        sums[path.as_posix()], total = summed.sum.hexdigest(), total + size
+    data = json.dumps({"version": VERSION, "written": time.time(), "files": sums}).encode()
+    tar.addfile(entry(MANIFEST, len(data), time.time()), io.BytesIO(data))
     return {"files": len(sums), "bytes": total}
 
 

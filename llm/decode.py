@@ -9,23 +9,34 @@ Shapes: B texts, S tokens seen so far by the longest of them (this one included)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llm.model import GPT, Attention, Block, KVCache, causal_mask, rope_angles, rotate
+from llm import quantised
+from llm.model import GPT, Block, KVCache, causal_mask, rope_angles, rotate
+
+FEW = 4  # key/value heads of all texts up to which they are better worked on by one core
+Way = Callable[[Tensor], Tensor]
 
 
 class Shared:
     """What every layer of one step needs: where the new tokens stand, and views of the cache."""
 
-    def __init__(self, model: GPT, cache: KVCache):
+    def __init__(self, cache: KVCache, fixed: bool = False):
+        """`fixed`: the same operations on the same places at every step, with the whole cache in view and masks for what is not there yet."""
         self.cache = cache
         self.positions = cache.lengths[:, None]  # (B, 1)
-        lengths = cache.lengths.tolist()
-        self.S = max(lengths) + 1
-        self.level = min(lengths) == self.S - 1  # all texts are equally long: no row needs a mask
-        self.rows = torch.arange(len(lengths), device=cache.lengths.device)
+        B, K, room = cache.keys.shape[1:4]
+        lengths = [] if fixed else cache.lengths.tolist()
+        self.S = max(lengths) + 1 if lengths else room
+        self.level = (
+            bool(lengths) and min(lengths) == self.S - 1
+        )  # all texts are equally long: no row needs a mask
+        self.rows = torch.arange(B, device=cache.lengths.device)
+        self.few = cache.keys.device.type == "cpu" and B * K <= FEW
         self.keys = cache.keys[:, :, :, : self.S].unbind(0)  # of each layer (B, K, S, D)
         self.values = cache.values[:, :, :, : self.S].unbind(0)
         if self.level:
@@ -42,14 +53,14 @@ class Shared:
             self.masks[window] = causal_mask(self.positions, self.S, window)
         return self.masks[window]
 
-    def turn(self, attention: Attention, x: Tensor) -> Tensor:
+    def turn(self, layer: Layer, x: Tensor) -> Tensor:
         """RoPE of queries and keys together, (B, H + K, D), as `llm.model.rotate` does it.
 
         (first, second) * cos + (second, first) * (-sin, sin): where all of a head is turned, the swap is a roll by half of it.
         """
-        kind = bool(attention.window)  # layers with a window may have rates of their own
+        kind = bool(layer.window)  # layers with a window may have rates of their own
         if kind not in self.turns:
-            angles = rope_angles(self.positions, attention.rates)  # (B, 1, R/2)
+            angles = rope_angles(self.positions, layer.rates)  # (B, 1, R/2)
             cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
             self.turns[kind] = angles, torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
         angles, cos, sin = self.turns[kind]
@@ -77,49 +88,112 @@ def cache_type(model: GPT) -> Tensor:
     return weight.new_empty(0, dtype=torch.float32 if weight.device.type == "cpu" else weight.dtype)
 
 
-def step(model: GPT, idx: Tensor, cache: KVCache) -> Tensor:
-    """idx (B, 1), the token after those the cache holds -> logits (B, V); the cache then holds it.
+def straight(part: nn.Module) -> Way:
+    """A part as a function of x: what nn.Module does around every call and look-up, a thousand times a token, is done once."""
+    return part.as_function() if isinstance(part, quantised.Smaller) else part.forward
 
-    Raises ValueError as `GPT.forward` does, for a learned position that the model does not have.
+
+class Layer:
+    """One block with its parts at hand."""
+
+    def __init__(self, block: Block, device: torch.device):
+        attention, mlp = block.attention, block.mlp
+        self.norm_position, self.parallel, self.attention = block.norm_position, block.parallel, attention
+        self.norm1, self.norm2 = straight(block.norm1), straight(block.norm2)
+        if block.norm_position == "sandwich":
+            self.norm1_out, self.norm2_out = straight(block.norm1_out), straight(block.norm2_out)
+        self.qkv, self.out = straight(attention.qkv), straight(attention.out)
+        self.H, self.K, self.window, self.scale = (
+            attention.n_head,
+            attention.n_kv_head,
+            attention.window,
+            1 / attention.divisor,
+        )
+        self.rates = None if attention.rates is None else attention.rates.to(device)
+        self.normed = attention.qk_norm != "none"
+        self.activation, self.up, self.down = mlp.activation, straight(mlp.up), straight(mlp.down)
+        self.gate = None if mlp.gate is None else straight(mlp.gate)
+
+    def __call__(self, layer: int, x: Tensor, shared: Shared) -> Tensor:
+        """x (B, C) -> (B, C), as `Block.forward`."""
+        position = self.norm_position
+        if position == "post":
+            x = self.norm1(x + self.attend(layer, x, shared))
+            return self.norm2(x + self.mlp(x))
+        before = position in ("pre", "sandwich")
+        added = self.attend(layer, self.norm1(x) if before else x, shared)
+        if not before:
+            added = self.norm1(added)
+        elif position == "sandwich":
+            added = self.norm1_out(added)
+        middle = x + added
+        source = x if self.parallel else middle
+        added = self.mlp(self.norm2(source) if before else source)
+        if not before:
+            added = self.norm2(added)
+        elif position == "sandwich":
+            added = self.norm2_out(added)
+        return middle + added
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """x (B, C) -> (B, C), as `MLP.forward`."""
+        if self.gate is None:
+            return self.down(self.activation(self.up(x)))
+        return self.down(self.activation(self.gate(x)) * self.up(x))
+
+    def attend(self, layer: int, x: Tensor, shared: Shared) -> Tensor:
+        """x (B, C) -> (B, C), as `Attention.forward`: softmax over the scores with the tokens in the cache."""
+        H, K = self.H, self.K
+        heads = self.qkv(x).view(len(x), H + 2 * K, -1)
+        qk, v = heads[:, : H + K], heads[:, H + K :]
+        if self.normed:
+            attention = self.attention
+            q, k = (part[:, :, None] for part in qk.split((H, K), 1))  # (B, H or K, 1, D)
+            qk = torch.cat((attention.norm_heads(attention.q_norm, q), attention.norm_heads(attention.k_norm, k)), 1)[:, :, 0]  # fmt: skip
+        if self.rates is not None:
+            qk = shared.turn(self, qk)
+        shared.store(layer, qk[:, H:], v)
+        keys, values, mask = shared.keys[layer], shared.values[layer], shared.mask(self.window)
+        q = qk[:, :H].to(keys.dtype)
+        if mask is None and shared.few:
+            y = few_heads(q, keys, values, self.scale)
+        else:
+            y = F.scaled_dot_product_attention(
+                q[:, :, None], keys, values, attn_mask=mask, scale=self.scale, enable_gqa=H != K
+            )
+        return self.out(y.reshape(len(x), -1).to(x.dtype))
+
+
+def few_heads(q: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) v for one query a head. q (B, H, D), keys and values (B, K, S, D) -> (B * K, H / K, D).
+
+    The queries that share a key are the rows of one product: with few heads that is quicker than to divide them among cores.
     """
-    shared = Shared(model, cache)
-    x = model.embed(idx, shared.positions)[:, 0]  # (B, C)
-    for layer, block in enumerate(model.blocks):
-        x = through(block, layer, x, shared)
-    cache.lengths += 1
-    return model.output(model.norm(x))
+    B, K, S, D = keys.shape
+    q, keys, values = q.reshape(B * K, -1, D), keys.view(B * K, S, D), values.view(B * K, S, D)
+    scores = torch.baddbmm(q.new_empty(()), q, keys.transpose(1, 2), beta=0, alpha=scale)
+    return torch.bmm(scores.softmax(-1), values)
 
 
-def through(block: Block, layer: int, x: Tensor, shared: Shared) -> Tensor:
-    """x (B, C) -> (B, C), as `Block.forward`."""
-    if block.norm_position == "post":
-        x = block.norm1(x + attend(block.attention, layer, x, shared))
-        return block.norm2(x + block.mlp(x))
-    before = block.norm_position in ("pre", "sandwich")
-    added = attend(block.attention, layer, block.norm1(x) if before else x, shared)
-    middle = x + block.after(1, added)
-    source = x if block.parallel else middle
-    return middle + block.after(2, block.mlp(block.norm2(source) if before else source))
+class Decoder:
+    """A model that writes. Its tree of parts must stay as it was when this was made; its weights may change."""
 
+    def __init__(self, model: GPT):
+        self.model = model
+        self.layers = [Layer(block, model.device) for block in model.blocks]
+        self.norm, self.output = straight(model.norm), straight(model.output)
 
-def attend(attention: Attention, layer: int, x: Tensor, shared: Shared) -> Tensor:
-    """x (B, C) -> (B, C), as `Attention.forward`: softmax over the scores with the tokens in the cache."""
-    H, K, D = attention.n_head, attention.n_kv_head, attention.head_dim
-    heads = attention.qkv(x).view(len(x), -1, D)
-    qk, v = heads[:, : H + K], heads[:, H + K :]
-    if attention.qk_norm != "none":
-        q, k = (part[:, :, None] for part in qk.split((H, K), 1))  # (B, H or K, 1, D)
-        qk = torch.cat((attention.norm_heads(attention.q_norm, q), attention.norm_heads(attention.k_norm, k)), 1)[:, :, 0]  # fmt: skip
-    if attention.rates is not None:
-        qk = shared.turn(attention, qk)
-    shared.store(layer, qk[:, H:], v)
-    keys, values = shared.keys[layer], shared.values[layer]
-    y = F.scaled_dot_product_attention(
-        qk[:, :H, None].to(keys.dtype),
-        keys,
-        values,
-        attn_mask=shared.mask(attention.window),
-        scale=1 / attention.divisor,
-        enable_gqa=H != K,
-    )
-    return attention.out(y.flatten(1).to(x.dtype))
+    def step(self, idx: Tensor, cache: KVCache) -> Tensor:
+        """idx (B, 1), the token after those the cache holds -> logits (B, V); the cache then holds it.
+
+        Raises ValueError as `GPT.forward` does, for a learned position that the model does not have.
+        """
+        return self.through(idx, cache, Shared(cache))
+
+    def through(self, idx: Tensor, cache: KVCache, shared: Shared) -> Tensor:
+        """All layers, one after the other."""
+        x = self.model.embed(idx, shared.positions)[:, 0]  # (B, C)
+        for layer, part in enumerate(self.layers):
+            x = part(layer, x, shared)
+        cache.lengths += 1
+        return self.output(self.norm(x))

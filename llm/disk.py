@@ -91,14 +91,7 @@ def of_visitor(owner: str) -> int:
         for path in folder.iterdir():
             if not path.name.startswith(".") and _owner(path / about) == owner:
                 found += size(path, seen)
-    for file in (paths.home() / "owners").glob("[!.]*"):
-        try:
-            brought = owner in owned.owners(file.name)
-        except ValueError:  # of a later version
-            continue
-        if brought:
-            texts = (paths.datasets() / f"{file.name}{ending}" for ending in (".txt", ".jsonl"))
-            found += sum(size(text, seen) for text in texts)
+    found += sum(size(file, seen) for file in owned.brought(owner))
     return found
 
 
@@ -126,5 +119,5 @@ def refuse_full(owner: str, more: int = 0) -> None:
         new = f" and {more / 1e6:,.1f} MB more are too much: bring less, or" if taken < most else ":"
         raise modes.Refused(
             f"Your runs, models and texts take {taken / 1e6:,.1f} MB of the {most / 1e6:,.0f} MB that one visitor may have on this "
-            f"page{new} delete a run in Train's history or a model in Models (texts are removed by whoever runs the lab)."
+            f"page{new} delete a run in Train's history, or a model or a text in Models."
         )

@@ -1,8 +1,8 @@
 """What the page asks of a loaded model: trace, score, explain, generate. This side knows no torch; a worker process does.
 
 `get()` gives the engine of this process. Its worker is started by the first request, dies with this process, and is
-replaced when it dies itself. With LLM_ENGINE=inline the models live in this process instead (tests, scripts, ZeroGPU);
-the answers are the same.
+replaced when it dies itself. With LLM_ENGINE=inline the models live in this process instead (tests, scripts);
+the answers are the same. On ZeroGPU `llm.zero` puts an engine of its own here.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ class Engine:
 
 
 class Inline(Engine):
-    """The models in this process."""
+    """The models in this process, on `device`."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         from llm.worker import Worker
 
-        self.worker, self.lock = Worker(), threading.RLock()
+        self.worker, self.lock = Worker(device=device), threading.RLock()
 
     def call(self, op: str, model: str, **plain: Any) -> Any:
         with self.lock:
@@ -251,14 +251,23 @@ def died(code: int) -> str:
 ENGINES: dict[str, type[Engine]] = {"worker": Remote, "inline": Inline}
 _engines: dict[str, Engine] = {}  # one of each kind in this process
 _making = threading.Lock()
+USED = "used"  # the key of the one given to `use`
 
 
 def get() -> Engine:
-    """The engine of this process, of the kind that LLM_ENGINE names (worker, or inline)."""
-    kind = os.environ.get("LLM_ENGINE") or "worker"
+    """The engine of this process: of the kind that LLM_ENGINE names (worker, or inline), else the one of `use`, else a worker."""
+    named = os.environ.get("LLM_ENGINE")
+    if not named and USED in _engines:
+        return _engines[USED]
+    kind = named or "worker"
     if kind not in ENGINES:
         raise ValueError(f"LLM_ENGINE is {kind!r}; it can be {' or '.join(ENGINES)}.")
     with _making:
         if kind not in _engines:
             _engines[kind] = ENGINES[kind]()
         return _engines[kind]
+
+
+def use(made: Engine) -> None:
+    """Let `get` give this engine where LLM_ENGINE names no other."""
+    _engines[USED] = made

@@ -63,6 +63,11 @@ class _RMSNorm(torch.autograd.Function):
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm of the last dimension. x (..., C), weight (C,) -> (..., C)."""
     if not torch.is_grad_enabled():
+        if x.numel() == len(weight) and x.device.type == "cpu":  # one token: its length is one number
+            length = torch.linalg.vector_norm(
+                x, dtype=torch.float32 if x.dtype == torch.bfloat16 else None
+            ).item()
+            return (x * weight).mul_((length * length / len(weight) + eps) ** -0.5)
         return x * _inverse_rms(x, eps) * weight
     return _RMSNorm.apply(x, weight, eps)
 

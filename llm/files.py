@@ -52,9 +52,6 @@ WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")  # UTF-16 and UTF-32
 ALWAYS_BINARY = (b"%PDF-", b"{\\rtf")  # written in ASCII, and still no text to learn from
 
 
-KINDS_OF_DATASETS = (".txt", ".jsonl", ".shards")  # a text, rows, a list of shards: under $LLM_HOME/datasets
-
-
 @dataclass(frozen=True)
 class Read:
     """A text and what was done to the file's bytes to get it, a sentence each."""
@@ -341,7 +338,7 @@ def _kept(data: bytes, name: str) -> bool:
 
 def has_another_kind(name: str, ending: str) -> bool:
     """Whether the name is that of a dataset of another kind: a name stands for one, since what it is belongs to its owner."""
-    return any((paths.datasets() / f"{name}{one}").exists() for one in KINDS_OF_DATASETS if one != ending)
+    return any((paths.datasets() / f"{name}{one}").exists() for one in paths.DATASET_KINDS if one != ending)
 
 
 def validation_part(text: str, fraction: float = 0.05) -> str:

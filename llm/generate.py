@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from llm import decode, paths, quantised
+from llm import decode, paths, quantised, recorded
 from llm.config import SampleConfig, add_flags, from_flags
 from llm.model import GPT, KVCache, Tapped
 from llm.tokenizer import StreamDecoder, Tokenizer
@@ -117,6 +117,9 @@ STEPS: dict[str, Callable[[Tensor, Tensor, SampleConfig], Tensor]] = {
 
 def probabilities(logits: Tensor, seen: Tensor, config: SampleConfig) -> Tensor:
     """What the next token is drawn from: all steps in order, then softmax. Dropped tokens have exactly 0."""
+    if config.temperature < GREEDY_BELOW:  # the later steps have nothing to drop
+        best = penalise(logits, seen, config.repetition_penalty).argmax(-1, keepdim=True)
+        return torch.zeros_like(logits).scatter_(-1, best, 1.0)
     ids = None
     for name, step in STEPS.items():
         if name == "top_k" and (found := shortlist(logits, config.top_k)):
@@ -150,7 +153,7 @@ def draw(probabilities: Tensor, u: Tensor) -> Tensor:
 
 def checked(logits: Tensor) -> Tensor:
     """`logits` when they are all finite. Raises ValueError otherwise."""
-    if not torch.isfinite(logits).all():
+    if not torch.isfinite(logits.sum(-1)).all():  # one that is not finite makes its row's sum so
         raise ValueError(
             "The model gave logits that are not finite numbers (NaN or infinite), so no next token can be drawn: its "
             "weights are damaged or its training diverged. Choose another model or an earlier checkpoint."
@@ -379,8 +382,10 @@ class Batch:
     def __init__(self, model: GPT, encoding: Tokenizer, rows: int = ROWS):
         self.model, self.encoding, self.most = model, encoding, rows
         self.known = known_ids(encoding, model.config.vocab_size)
+        self.unknown = ~self.known
         self.parts = list(model.modules())  # walking the tree at every step would cost a tenth of it
         self.places = [part for part in self.parts if isinstance(part, Tapped)]
+        self.decoder = recorded.decoder(model)
         self.rows: list[
             Row
         ] = []  # rows[i] lives in row i of the cache, which has read all its ids but the last
@@ -428,7 +433,7 @@ class Batch:
             last = torch.tensor([row.ids[-1:] for row in self.rows], device=self.model.device)
             cache = part(self.cache, 0, len(self.rows))
             watched = any(part.watched for part in self.places)
-            logits = self.model(last, cache)[:, -1] if watched else decode.step(self.model, last, cache)
+            logits = self.model(last, cache)[:, -1] if watched else self.decoder.step(last, cache)
         return self.taken(logits)
 
     def reread(self, row: Row) -> Tensor:
@@ -439,7 +444,7 @@ class Batch:
     def taken(self, logits: Tensor) -> list[tuple[Row, Step]]:
         """Draw from logits (B, V), and let go of the rows that end. Raises ValueError when they are not finite."""
         logits = logits.float().cpu()
-        steps = self.choose(checked(logits).masked_fill(~self.known, -torch.inf))
+        steps = self.choose(checked(logits).masked_fill(self.unknown, -torch.inf))
         for row in [row for row in self.rows if row.finish]:
             self.leave(row)
         return steps
@@ -487,7 +492,8 @@ class Batch:
             chances = torch.empty_like(logits)
             for rules, places in groups.items():
                 chances[places] = probabilities(logits[places], seen[places], rules)
-        drawn = draw(chances, u)[:, 0].tolist()
+        greedy = all(rules.temperature < GREEDY_BELOW for rules in groups)
+        drawn = (chances.argmax(-1) if greedy else draw(chances, u)[:, 0]).tolist()
         ids = [row.next_id(id) for row, id in zip(self.rows, drawn)]
         at = torch.tensor(ids)[:, None]
         total = logits.logsumexp(-1)

@@ -75,21 +75,37 @@ def names() -> list[str]:
     found: dict[str, Lesson] = {}
     for folder in (own(), shipped()):
         for file in sorted(folder.glob("[!.]*.md")) if folder.is_dir() else ():
-            if file.stem not in found:
+            if file.stem not in found and paths.NAME.fullmatch(file.stem):
                 try:
                     found[file.stem] = read(file)
-                except ValueError:
+                except (ValueError, OSError):  # `refused` says why
                     continue
     return sorted(found, key=lambda name: (found[name].order, name))
 
 
+def refused() -> dict[str, str]:
+    """The teacher's files that are no lessons, and what is wrong in each."""
+    found = {}
+    for file in sorted(own().glob("[!.]*.md")) if own().is_dir() else ():
+        try:
+            paths.checked_name(file.stem, "lesson")
+            read(file)
+        except (ValueError, OSError) as error:
+            found[file.name] = str(error)
+    return found
+
+
 def get(name: str) -> Lesson:
-    """The lesson of this name. Raises ValueError when there is none, or with what is wrong in it."""
+    """The lesson of this name; a shipped one where a teacher's is damaged. Raises ValueError when there is none, or with what is wrong in it."""
     paths.checked_name(name, "lesson")
+    wrong = None
     for folder in (own(), shipped()):
         if (file := folder / f"{name}.md").is_file():
-            return read(file)
-    raise ValueError(f"There is no lesson called {name!r} here.")
+            try:
+                return read(file)
+            except ValueError as error:
+                wrong = wrong or error
+    raise wrong or ValueError(f"There is no lesson called {name!r} here.")
 
 
 def keep(name: str, data: bytes) -> Lesson:

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TextIO
 from urllib.parse import quote
 
@@ -52,6 +53,15 @@ def file() -> Path:
 def older() -> list[Path]:
     """The files before it, the newest first."""
     return [file().with_name(f"{NAME}.{number}") for number in range(1, FILES)]
+
+
+def numbered(where: str, error: BaseException) -> str:
+    """Log a fault of ours under a number; the sentence that the visitor is told of it."""
+    number = token_hex(3)
+    log.error("error %s in %s", number, where, exc_info=error)
+    return (
+        f"Something went wrong in the lab. Nothing you entered is lost; its log names the cause as {number}."
+    )
 
 
 # --- without secrets

@@ -387,17 +387,23 @@ class GPT(Tapped):
             cache.lengths += T
         return self.tap("final", self.norm(x))
 
+    def refuse_unlearned(self, positions: Tensor) -> None:
+        """Raise ValueError for a position beyond those that the model has learned."""
+        if positions.is_cuda and torch.cuda.is_current_stream_capturing():
+            return  # what is recorded cannot be looked at; see llm.recorded, which asks before
+        last = int(positions.max())
+        if last >= self.config.context_length:
+            raise ValueError(
+                f"This model has learned {self.config.context_length} positions and cannot read token number "
+                f"{last + 1}: shorten the text."
+            )
+
     def embed(self, idx: Tensor, positions: Tensor) -> Tensor:
         """idx (B, T), positions (B or 1, T) -> (B, T, C): the token's vector plus, for some models, its place's."""
         x = self.token_embedding(idx)
         x = self.tap("token", x * math.sqrt(self.config.n_embd) if self.config.embedding_scale else x)
         if self.position_embedding is not None:
-            last = int(positions.max())
-            if last >= self.config.context_length:
-                raise ValueError(
-                    f"This model has learned {self.config.context_length} positions and cannot read token number "
-                    f"{last + 1}: shorten the text."
-                )
+            self.refuse_unlearned(positions)
             x = x + self.tap("position", self.position_embedding(positions))
         elif self.config.position == "sinusoidal":
             x = x + self.tap("position", sinusoids(positions, self.config.n_embd).to(x.dtype))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from llm.config import TrainConfig
 from llm.lora import in_adapter
@@ -30,15 +31,50 @@ def learning_rate(update: int, config: TrainConfig) -> float:
     return least + (peak - least) * (1 + math.cos(math.pi * done)) / 2
 
 
-def adamw(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW with its fused step called straight away: its own way there imports torch's compiler, 1.5 s of every start."""
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """m and v follow the gradient g and g^2; w -= lr * (m' / (sqrt(v') + eps) + decay * w), m' and v' without their start at 0."""
+        for group in self.param_groups:
+            alike: dict[tuple[torch.device, torch.dtype], list[nn.Parameter]] = defaultdict(list)
+            for p in group["params"]:
+                if p.grad is not None:
+                    alike[p.device, p.dtype].append(p)
+            for parameters in alike.values():
+                state = [self.memory(p) for p in parameters]
+                steps = [one["step"] for one in state]
+                torch._foreach_add_(steps, 1)
+                torch._fused_adamw_(
+                    parameters, [p.grad for p in parameters], [one["exp_avg"] for one in state],
+                    [one["exp_avg_sq"] for one in state], [], steps, lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1],
+                    weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=False,
+                )  # fmt: skip
+
+    def memory(self, p: nn.Parameter) -> dict[str, Tensor]:
+        """What is remembered of a parameter, under the names that torch gives it."""
+        if not self.state[p]:
+            self.state[p] = {
+                "step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
+            }  # fmt: skip
+        return self.state[p]
+
+
+for _name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+    # each would import torch's compiler when it is first called, only to say that it is not to be compiled; we never compile it
+    if _plain := getattr(getattr(torch.optim.Optimizer, _name), "__wrapped__", None):
+        setattr(_plain, "__dynamo_disable", _plain)
+
+
+def adamw(parameters: list[nn.Parameter], config: TrainConfig) -> AdamW:
     """AdamW (Loshchilov & Hutter 2019) that pulls matrices towards zero and leaves norms and biases alone."""
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=1e-8, fused=True
-    )
+    return AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
 
 
 def muon_and_adamw(model: GPT, config: TrainConfig, dtype: torch.dtype) -> list[torch.optim.Optimizer]:

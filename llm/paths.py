@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+DATASET_KINDS = (".txt", ".jsonl", ".shards")  # a text, rows, a list of shards: under `datasets()`
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 UMASK = os.umask(
     0o022

@@ -7,6 +7,7 @@ assumed: `llm.scoring.by_weights` scores the same text with each.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,17 @@ class Smaller(nn.Module):
         y = y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[-1])
         return y if self.bias is None else y + self.bias
 
+    def as_function(self) -> Callable[[Tensor], Tensor]:
+        """The same for rows x (B, C) alone, with nothing left to look up."""
+        if self.padding or self.bias is not None or not (given := self.operation()):
+            return self.forward
+        operation, *values = given
+        return lambda x: operation(x, *values)
+
+    def operation(self) -> tuple:
+        """A function of torch that does all of `product`, and what it is given beside x; () where there is none."""
+        return ()
+
 
 class Int8Linear(Smaller):
     """W as scale * Q: the sum over whole numbers first, then one product a row."""
@@ -58,6 +70,9 @@ class Int8Linear(Smaller):
         if x.device.type == "cpu":
             return torch._weight_int8pack_mm(x, self.Q, self.scale)  # reads Q as it is, one byte a weight
         return x @ self.Q.to(x.dtype).T * self.scale
+
+    def operation(self) -> tuple:
+        return (torch._weight_int8pack_mm, self.Q, self.scale) if self.Q.device.type == "cpu" else ()
 
 
 def grouped(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -87,6 +102,9 @@ class Int4Linear(Smaller):
     def product(self, x: Tensor) -> Tensor:
         y = torch._weight_int4pack_mm_for_cpu(x, self.Q, GROUP, self.scale)
         return y[:, : self.out_features] if self.more else y
+
+    def operation(self) -> tuple:
+        return () if self.more else (torch._weight_int4pack_mm_for_cpu, self.Q, GROUP, self.scale)
 
 
 def smaller(model: GPT, weights: str) -> GPT:

@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,12 @@ class Run:
     @property
     def meta(self) -> dict[str, Any]:
         """kind, owner, created (seconds since 1970), version. Raises ValueError when damaged or of a later version."""
-        meta = _read_json(self.path / "meta.json")
-        versions.check(meta.get("version"), VERSION, self.path / "meta.json")
+        file = self.path / "meta.json"
+        try:
+            meta = dict(_read_unless_known(file, *_stamp(file)))
+        except OSError:
+            raise _damaged(file) from None
+        versions.check(meta.get("version"), VERSION, file)
         return meta
 
     @property
@@ -233,18 +238,9 @@ class Run:
 
     def last_event(self) -> Event | None:
         """The newest whole line of the log, read from its end."""
-        with open(self.path / "events.jsonl", "rb") as f:
-            size = f.seek(0, os.SEEK_END)
-            for length in (4096, 262_144, size):
-                f.seek(max(0, size - length))
-                data = f.read()
-                lines = data[: data.rfind(b"\n") + 1].splitlines()
-                for line in reversed(lines if length >= size else lines[1:]):
-                    if event := _parsed(line):
-                        return event
-                if length >= size:
-                    return None
-        return None
+        file = self.path / "events.jsonl"
+        last = _last_unless_known(file, *_stamp(file))
+        return last and dict(last)
 
     # --- how it stands ------------------------------------------------------------------------------------------
 
@@ -467,8 +463,45 @@ def _parsed(line: bytes) -> Event | None:
     return event if isinstance(event, dict) and "kind" in event else None
 
 
+# A page that shows a queue looks at every run again and again: what has not changed since is not read again.
+
+
+def _stamp(file: Path) -> tuple[int, int, int]:
+    """What changes with a file."""
+    about = os.stat(file)
+    return about.st_mtime_ns, about.st_size, about.st_ino
+
+
+@lru_cache(maxsize=8192)
+def _read_unless_known(file: Path, *stamp: int) -> dict[str, Any]:
+    return _read_json(file)
+
+
+@lru_cache(maxsize=8192)
+def _last_unless_known(file: Path, *stamp: int) -> Event | None:
+    with open(file, "rb") as f:
+        size = f.seek(0, os.SEEK_END)
+        for length in (4096, 262_144, size):
+            f.seek(max(0, size - length))
+            data = f.read()
+            lines = data[: data.rfind(b"\n") + 1].splitlines()
+            for line in reversed(lines if length >= size else lines[1:]):
+                if event := _parsed(line):
+                    return event
+            if length >= size:
+                return None
+    return None
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise ValueError(f"{path.parent.name}/{path.name} cannot be read: the run is damaged.") from None
+        raise _damaged(path) from None
+    if not isinstance(found, dict):
+        raise _damaged(path)
+    return found
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(f"{path.parent.name}/{path.name} cannot be read: the run is damaged.")

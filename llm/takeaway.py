@@ -1,4 +1,4 @@
-"""Everything of one visitor as one file, and into a home of their own: runs with their models, imported models, texts and rows.
+"""Everything of one visitor as one file, and into a home of their own: runs with their models, sweeps, encodings, imported models, texts, rows.
 
     python -m llm.takeaway mine.tar.gz      read it into $LLM_HOME, beside what is there
 
@@ -9,22 +9,20 @@ SHA-256. What is read belongs to whoever reads it.
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import os
 import shutil
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from llm import backup, owned, paths
+from llm import backup, corpora, files, halving, owned, paths, tokenizer, versions
 from llm.runs import Run, all_runs
 
-PLACES = ("datasets", "tokenizers", "models", "runs")  # what such a file may hold
+WHOLE = {"tokenizers": "tokenizer.json", "models": "source.json", "runs": "meta.json", "sweeps": "spec.json"}
+PLACES = ("datasets", *WHOLE)  # what such a file may hold; of each folder the file without which it is none
 
 
 def folders(visitor: str) -> Iterator[Path]:
@@ -41,14 +39,11 @@ def folders(visitor: str) -> Iterator[Path]:
                 yield about.parent.relative_to(home)
         except (OSError, ValueError, AttributeError):
             continue
-    for file in sorted((home / "owners").glob("[!.]*")):
-        try:
-            theirs = visitor in owned.owners(file.name)
-        except ValueError:  # of a later version
-            continue
-        for ending in (".txt", ".jsonl") if theirs else ():
-            if (paths.datasets() / f"{file.name}{ending}").is_file():
-                yield Path("datasets") / f"{file.name}{ending}"
+    for sweep in halving.all_sweeps():
+        if sweep.owner == visitor:
+            yield Path("sweeps") / sweep.name
+    for file in owned.brought(visitor):
+        yield file.relative_to(home)
 
 
 def contents(visitor: str) -> Iterator[Path]:
@@ -62,24 +57,18 @@ def contents(visitor: str) -> Iterator[Path]:
             yield place / path
 
 
-def write(visitor: str, file: Path) -> dict[str, Any]:
-    """Write a visitor's things to a tar.gz file; what is in it: files, bytes. A run that goes on is there up to its last checkpoint.
+def write(visitor: str, file: BinaryIO) -> dict[str, Any]:
+    """Write a visitor's things as a tar.gz; what is in it: files, bytes. A run that goes on is there up to its last checkpoint.
 
-    Sweeps are not taken along; their trials are, as runs.
+    Raises ValueError when the disk has no room for it.
     """
-    sums, total, home = {}, 0, paths.home()
-    with tarfile.open(file, "w:gz", compresslevel=1) as tar:
-        for path in contents(visitor):
-            try:
-                with backup.opened(home / path) as (f, size):
-                    summed = backup.Summed(f)
-                    tar.addfile(backup.entry(path.as_posix(), size, os.fstat(f.fileno()).st_mtime), summed)
-            except FileNotFoundError:  # a run that was just deleted
-                continue
-            sums[path.as_posix()], total = summed.sum.hexdigest(), total + size
-        data = json.dumps({"version": backup.VERSION, "written": time.time(), "files": sums}).encode()
-        tar.addfile(backup.entry(backup.MANIFEST, len(data), time.time()), io.BytesIO(data))
-    return {"files": len(sums), "bytes": total}
+    try:
+        with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
+            return backup.pack(tar, paths.home(), contents(visitor))
+    except OSError as error:
+        raise ValueError(
+            f"What is yours could not be packed here ({error.strerror or error}): delete a run or a model that you no longer need, then try again."
+        ) from None
 
 
 def read(file: Path) -> list[str]:
@@ -101,11 +90,8 @@ def read(file: Path) -> list[str]:
             path.relative_to(building) for place in PLACES for path in (building / place).glob("*")
         )
         for path in brought:
-            paths.checked_name(path.name, "name in this file")
-            if (home / path).exists():
-                raise ValueError(
-                    f"{path.as_posix()} is there already in {home}: rename it, or read the file into another LLM_HOME."
-                )
+            check(path, building)
+        for path in brought:
             adopt(building / path)
         for path in brought:
             (building / path).rename(home / path)
@@ -114,18 +100,44 @@ def read(file: Path) -> list[str]:
     return [path.as_posix() for path in brought]
 
 
-def adopt(folder: Path) -> None:
-    """Make a run or an imported model belong to this machine's user. Raises ValueError for a run of a later version."""
-    if (folder / "meta.json").is_file():
-        about, owned_by = Run(folder).meta, "terminal"
-        file = folder / "meta.json"
-    elif (folder / "source.json").is_file():
-        file, owned_by = folder / "source.json", ""
-        about = json.loads(file.read_text(encoding="utf-8"))
+def check(path: Path, building: Path) -> None:
+    """Raise ValueError when a piece (such as runs/poem, found in `building`) is no whole one, or its name stands for something here."""
+    home, name = paths.home(), paths.checked_name(path.name, "name in this file")
+    place, piece = path.parts[0], building / path
+    if place == "datasets":
+        name, ending = piece.stem, piece.suffix
+        if not piece.is_file() or ending not in paths.DATASET_KINDS:
+            raise ValueError(
+                f"{path.as_posix()} is neither a text (.txt) nor rows (.jsonl): nobody takes that away."
+            )
+        is_taken = name in (*corpora.TEXTS, *corpora.ROWS) or (home / path).exists()
+        is_taken = is_taken or files.has_another_kind(name, ending)
+    else:
+        if not (piece / WHOLE[place]).is_file():
+            raise ValueError(f"{path.as_posix()} is not whole: its {WHOLE[place]} is missing.")
+        same = ("runs", "models") if place in ("runs", "models") else (place,)  # both are names of models
+        is_taken = any((home / one / name).exists() for one in same)
+        is_taken = is_taken or (place == "tokenizers" and name in tokenizer.names())
+    if is_taken:
+        raise ValueError(
+            f"There is something called {name!r} already in {home}: rename it, or read the file into another LLM_HOME."
+        )
+
+
+def adopt(piece: Path) -> None:
+    """Make a run, a sweep or an imported model belong to this machine's user. Raises ValueError for one of a later version."""
+    place, owner = piece.parent.name, "terminal"
+    if place == "runs":
+        about = Run(piece).meta
+    elif place in ("models", "sweeps"):
+        owner = "" if place == "models" else owner
+        about = json.loads((piece / WHOLE[place]).read_text(encoding="utf-8"))
+        if place == "sweeps":
+            versions.check(about.get("version"), halving.VERSION, piece / WHOLE[place])
     else:
         return
-    with paths.replacing(file) as temporary:
-        temporary.write_text(json.dumps(about | {"owner": owned_by}) + "\n", encoding="utf-8")
+    with paths.replacing(piece / WHOLE[place]) as temporary:
+        temporary.write_text(json.dumps(about | {"owner": owner}) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -439,8 +439,8 @@ def loss_by_position(model: GPT, ids: Sequence[int], length: int, windows: int) 
         raise ValueError(
             f"The text has {len(ids):,} tokens; one stretch needs {length:,}: take a longer text."
         )
-    idx = torch.tensor(ids[: count * length]).view(count, length)
-    total = torch.zeros(length - 1)
+    idx = torch.tensor(ids[: count * length], device=model.device).view(count, length)
+    total = torch.zeros(length - 1, device=model.device)
     with torch.no_grad(), mode(model):
         for part in idx.split(max(1, min(4, 4096 // length))):
             hidden, at = model.hidden(part[:, :-1]), 0  # all logits at once would fill the memory: V is large

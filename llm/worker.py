@@ -214,8 +214,8 @@ def stamp(folder: Path) -> tuple:
 class Worker:
     """The models in memory, the least recently used first, and the work on them, one thing at a time."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES):
-        self.most_bytes = most_bytes
+    def __init__(self, most_bytes: int = MOST_BYTES, device: str = "cpu"):
+        self.most_bytes, self.device = most_bytes, device
         self.loaded: list[Loaded] = []
 
     def get(self, name: str) -> Loaded:
@@ -225,7 +225,7 @@ class Worker:
         found = next((one for one in self.loaded if (one.folder, one.stamp) == (folder, now)), None)
         if found is None:
             model, encoding = load_model(folder)
-            found = Loaded(folder, now, model, encoding)
+            found = Loaded(folder, now, model.to(self.device), encoding)
         outdated = [
             one for one in self.loaded if one.folder == folder and one is not found and not one.streams
         ]

@@ -51,7 +51,8 @@ LEVELS = {
     "llm.convert.folder": 3,
     "llm.precision": 2,
     "llm.quantised": 2,
-    "llm.decode": 2,
+    "llm.decode": 2.5,
+    "llm.recorded": 2.7,
     "llm.data": 3,
     "llm.shards": 3.5,
     "llm.convert": 4,
@@ -91,6 +92,7 @@ LEVELS = {
     "llm.sharding": 4.5,
     "llm.train": 6,
     "llm.engine": 6,
+    "llm.zero": 6.5,
     "llm.halving": 1.5,
     "llm.takeaway": 2,
     "llm.turns": 1.55,
@@ -138,6 +140,7 @@ LEVELS = {
     "ui.keeping": 7.5,
     "ui.health": 8.5,
     "ui.endpoints": 9,
+    "ui.belongings": 9,
     "ui.afar": 9,
     "ui.weights": 9.5,
     "ui.eval_text": 9.8,
@@ -170,7 +173,7 @@ WITHIN_A_LEVEL = {
 
 TORCH_FREE = [
     "llm.config", "llm.paths", "llm.runs", "llm.commands", "llm.dispatch", "llm.tokenizer", "llm.inventory", "llm.chat",
-    "llm.convert.families", "llm.convert.folder", "llm.engine", "llm.openai_api", "llm.speakers", "llm.endpoints",
+    "llm.convert.families", "llm.convert.folder", "llm.engine", "llm.zero", "llm.openai_api", "llm.speakers", "llm.endpoints",
     "llm.arena", "llm.ratings", "llm.quiz", "llm.benchmarks",
     "llm.harness_tasks", "app",
 ]  # fmt: skip

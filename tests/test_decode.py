@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from llm import decode, generate, quantised
+from llm import decode, generate, quantised, recorded
 from llm.config import ModelConfig, SampleConfig
 from llm.model import GPT, KVCache
 from llm.tokenizer import ByteTokenizer
@@ -11,7 +12,7 @@ from tests.test_model import SHAPES, made, some_ids
 
 BYTE = ByteTokenizer()
 
-LENGTHS = ([4, 4, 4], [3, 9, 1])  # all texts equally long, and not
+LENGTHS = ([4, 4, 4], [3, 9, 1], [5])  # all texts equally long, and not; one alone, of few heads
 
 
 def filled(model, ids, lengths):
@@ -26,18 +27,77 @@ def filled(model, ids, lengths):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_gives_the_logits_of_the_whole_text(shape, lengths):
     model = made(**SHAPES[shape]).double()
-    ids = some_ids(3, 20)
+    ids = some_ids(len(lengths), 20)
     with torch.no_grad():
         whole = model(ids)
-        cache = filled(model, ids, lengths)
+        cache, decoder = filled(model, ids, lengths), decode.Decoder(model)
         for more in range(8):
             at = torch.tensor(lengths) + more
-            logits = decode.step(model, ids.gather(1, at[:, None]), cache)
-            torch.testing.assert_close(logits, whole[torch.arange(3), at])
+            logits = decoder.step(ids.gather(1, at[:, None]), cache)
+            torch.testing.assert_close(logits, whole[torch.arange(len(lengths)), at])
         assert cache.lengths.tolist() == [length + 8 for length in lengths]
         plain = filled(model, ids, [length + 8 for length in lengths])
         for kept, other in ((cache.keys, plain.keys), (cache.values, plain.values)):
             torch.testing.assert_close(kept, other)  # the next step finds what the model would have left
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_steps_that_can_be_recorded_give_the_same(shape):
+    model = made(**SHAPES[shape]).double()
+    ids, lengths = some_ids(2, 20), [3, 9]
+    with torch.no_grad():
+        whole, cache, decoder = model(ids), filled(model, ids, lengths), decode.Decoder(model)
+        for more in range(4):
+            at = torch.tensor(lengths) + more
+            logits = decoder.through(ids.gather(1, at[:, None]), cache, decode.Shared(cache, fixed=True))
+            torch.testing.assert_close(logits, whole[torch.arange(2), at])
+
+
+class Replay:
+    """What torch.cuda.CUDAGraph is to its user, on a processor: to replay is to do the recorded step again, in the same places."""
+
+    def replay(self) -> None:
+        self.again()
+
+
+def test_a_step_is_recorded_once_for_each_size_of_the_cache(monkeypatch):
+    model, ids = made(**SHAPES["learned, layernorm"]), some_ids(1, 20)
+    decoder = recorded.Recorded(model)
+
+    def record(idx, cache):
+        lengths = cache.lengths.clone()
+        graph, held = Replay(), idx.clone()
+        logits = decoder.through(held, cache, decode.Shared(cache, fixed=True))
+        cache.lengths.copy_(lengths)
+        graph.again = lambda: logits.copy_(decoder.through(held, cache, decode.Shared(cache, fixed=True)))
+        made_for.append(tuple(cache.keys.shape))
+        return recorded.Recording(graph, held, logits, cache)
+
+    made_for = []
+    monkeypatch.setattr(decoder, "record", record)
+    with torch.no_grad():
+        whole, cache = model(ids), filled(model, ids, [4])
+        first = decoder.step(ids[:, 4:5], cache)
+        second = decoder.step(ids[:, 5:6], cache)
+        torch.testing.assert_close(torch.stack([first, second], 1), whole[:, 4:6])
+        assert len(made_for) == 1 and len(decoder.recordings) == 1
+        decoder.step(ids[:, 4:5], filled(model, ids, [4]))
+        assert len(made_for) == 2 and len(decoder.recordings) == 1  # the cache before is let go
+        cache.lengths[:] = 24
+        with pytest.raises(ValueError, match="has learned 24 positions"):
+            decoder.step(ids[:, :1], cache)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_where_nothing_can_be_recorded_it_goes_step_by_step(caplog):
+    model, ids = made(**SHAPES["rope, rmsnorm, grouped"]), some_ids(1, 20)
+    assert type(recorded.decoder(model)) is decode.Decoder
+    decoder = recorded.Recorded(model)
+    with torch.no_grad():
+        whole, cache = model(ids), filled(model, ids, [4])
+        for at in (4, 5):
+            torch.testing.assert_close(decoder.step(ids[:, at : at + 1], cache), whole[:, at])
+    assert decoder.fails and len([one for one in caplog.messages if "could not be recorded" in one]) == 1
 
 
 @pytest.mark.parametrize("weights", ["bf16", "int8", "int4"])
@@ -48,9 +108,20 @@ def test_smaller_weights_with_a_cache_in_fp32(weights):
     with torch.inference_mode():
         cache = KVCache(model.config, 2, 20, like=decode.cache_type(model))
         model.hidden(ids[:, :12], cache)
-        found = torch.stack([decode.step(model, ids[:, t : t + 1], cache) for t in range(12, 20)], 1)
+        decoder = decode.Decoder(model)
+        found = torch.stack([decoder.step(ids[:, t : t + 1], cache) for t in range(12, 20)], 1)
         whole = model(ids)[:, 12:]
     assert (found - whole).norm() / whole.norm() < 0.02  # bf16 keeps 8 bits
+
+
+@pytest.mark.parametrize("heads", [(3, 1), (4, 2), (4, 4), (9, 3)])
+def test_few_heads_are_attended_as_many_are(heads):
+    H, K = heads
+    torch.manual_seed(H)
+    q, kept = torch.randn(1, H, 8), torch.randn(2, 1, K, 30, 8)
+    keys, values = kept[:, :, :, :20]  # of a cache with room left
+    want = F.scaled_dot_product_attention(q[:, :, None], keys, values, scale=0.3, enable_gqa=True)
+    torch.testing.assert_close(decode.few_heads(q, keys, values, 0.3).reshape(1, H, 8), want[:, :, 0])
 
 
 def test_a_position_that_was_never_learned_is_refused():
@@ -61,7 +132,7 @@ def test_a_position_that_was_never_learned_is_refused():
         torch.no_grad(),
         pytest.raises(ValueError, match="has learned 24 positions and cannot read token number 25"),
     ):
-        decode.step(model, torch.tensor([[1]]), cache)
+        decode.Decoder(model).step(torch.tensor([[1]]), cache)
 
 
 def test_writing_takes_the_quick_way_unless_somebody_looks(monkeypatch):
@@ -69,13 +140,13 @@ def test_writing_takes_the_quick_way_unless_somebody_looks(monkeypatch):
     model = GPT(
         ModelConfig(vocab_size=BYTE.vocab_size, n_layer=2, n_head=2, n_embd=16, context_length=12)
     ).eval()
-    config, taken, step = SampleConfig(max_new_tokens=30, seed=3), [], decode.step
+    config, taken, step = SampleConfig(max_new_tokens=30, seed=3), [], decode.Decoder.step
 
     def counted(*given):
         taken.append(1)
         return step(*given)
 
-    monkeypatch.setattr(decode, "step", counted)
+    monkeypatch.setattr(decode.Decoder, "step", counted)
     quick = generate.complete(model, BYTE, ["ab", "the cat"], config)
     assert len(taken) == 30
     seen = []

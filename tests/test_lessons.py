@@ -75,6 +75,23 @@ def test_a_teacher_drops_in_a_lesson_of_their_own(home):
     assert lessons.get("tokens").title == "Two steps"
 
 
+def test_a_file_that_is_no_lesson_is_told_of_and_hides_none(home):
+    lessons.own().mkdir(parents=True)
+    (lessons.own() / "tokens.md").write_text("hello")  # the shipped one of that name stays
+    (lessons.own() / "two words.md").write_text(GOOD)
+    (lessons.own() / "mine.md").write_bytes(b"\xff\xfe")
+    assert lessons.get("tokens").steps and "tokens" in lessons.names() and "mine" not in lessons.names()
+    said = lessons.refused()
+    assert list(said) == ["mine.md", "tokens.md", "two words.md"]
+    assert (
+        "not UTF-8" in said["mine.md"]
+        and "front matter" in said["tokens.md"]
+        and "'two words'" in said["two words.md"]
+    )
+    with pytest.raises(ValueError, match="not UTF-8"):
+        lessons.get("mine")
+
+
 def test_nine_lessons_ship_and_cover_the_course(home):
     assert lessons.names() == [
         "tokens", "windows", "attention", "positions", "training", "sampling", "instructions", "preferences", "break-it",

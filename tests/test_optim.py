@@ -1,5 +1,8 @@
 """The learning rate of every step, and which weights are pulled towards zero."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -61,3 +64,54 @@ def test_muon_takes_the_matrices_inside_the_blocks_and_adamw_the_rest():
     assert mine | others == {id(p) for p in model.parameters()} and not mine & others
     assert set_rate([muon, rest], 5, config) == config.learning_rate / 2
     assert muon.param_groups[0]["lr"] == config.matrix_learning_rate / 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_is_torchs_own_to_the_bit_also_after_a_restart(dtype):
+    torch.manual_seed(0)
+    mine = [torch.nn.Parameter(torch.randn(*shape).to(dtype)) for shape in [(7, 5), (5,), (3, 2)]]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in mine]
+    config = TrainConfig(weight_decay=0.3, beta1=0.8, beta2=0.9)
+    ours = adamw(mine, config)
+    groups = [
+        {"params": [theirs[0], theirs[2]], "weight_decay": 0.3},
+        {"params": [theirs[1]], "weight_decay": 0.0},
+    ]
+    torchs = torch.optim.AdamW(groups, betas=(0.8, 0.9), eps=1e-8, fused=True)
+    for update in range(12):
+        for a, b in zip(mine, theirs):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        if update in (2, 5):  # a part that the loss did not reach
+            mine[2].grad = theirs[2].grad = None
+        if update == 6:  # one reads what the other kept
+            kept = ours.state_dict(), torchs.state_dict()
+            ours = adamw(mine, config)
+            ours.load_state_dict(kept[1])
+            torchs.load_state_dict(kept[0])
+        for one in (ours, torchs):
+            for group in one.param_groups:
+                group["lr"] = 0.1 / (update + 1)
+            one.step()
+            one.zero_grad()
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs))
+    assert all(p.grad is None for p in mine)
+
+
+def test_training_does_not_load_torchs_compiler():
+    code = """
+import sys, torch
+from llm.config import ModelConfig, TrainConfig
+from llm.model import GPT
+from llm import optim
+model = GPT(ModelConfig(vocab_size=11, n_layer=1, n_embd=16, n_head=2))
+for kind in ("adamw", "muon"):
+    made = optim.optimizers(model, TrainConfig(optimizer=kind))
+    model(torch.tensor([[1, 2, 3]])).sum().backward()
+    optim.clip(model, 1.0)
+    for one in made:
+        one.step(); one.zero_grad(); one.load_state_dict(one.state_dict())
+print("torch._dynamo" in sys.modules)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (said.stdout.strip(), said.returncode) == ("False", 0), said.stderr

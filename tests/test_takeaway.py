@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import tarfile
+from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
@@ -12,8 +15,9 @@ from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
 from assure import kills
-from llm import owned, paths, takeaway, train
+from llm import backup, owned, paths, sweep, takeaway, train
 from llm.config import RunConfig, TrainConfig, to_dict
+from llm.halving import Sweep
 from llm.runs import Run
 from ui import keeping
 from ui.owner import OwnerCookie
@@ -39,12 +43,19 @@ def things(monkeypatch, home):
     made = Run.create("tokenizer", {"dataset": "mine"}, "ada", "letters")
     (paths.tokenizers() / made.name).mkdir()
     (paths.tokenizers() / made.name / "tokenizer.json").write_text("{}")
+    for name, whose in (("rates", "ada"), ("widths", "bob")):
+        sweep.create(Sweep(name, whose, 0.0, {}, (), (), 6, 0, ()), [])
     return home
+
+
+def pack(visitor: str, file: Path) -> dict:
+    with open(file, "wb") as out:
+        return takeaway.write(visitor, out)
 
 
 def test_it_holds_what_is_the_visitors_and_goes_on_at_home(things, tmp_path, monkeypatch):
     file = tmp_path / "ada.tar.gz"
-    about = takeaway.write("ada", file)
+    about = pack("ada", file)
     with tarfile.open(file) as tar:
         names = tar.getnames()
     assert about["files"] == len(names) - 1 and "datasets/mine.txt" in names
@@ -58,19 +69,96 @@ def test_it_holds_what_is_the_visitors_and_goes_on_at_home(things, tmp_path, mon
         "models/brought",
         "runs/letters",
         "runs/poem",
+        "sweeps/rates",
         "tokenizers/letters",
     ]
     assert json.loads((paths.models() / "brought" / "source.json").read_text())["owner"] == ""
     run = Run.open("poem")
     assert run.events() == before and run.status() == "finished" and run.meta["owner"] == "terminal"
     assert "poem" in paths.model_names() and paths.is_model(paths.model_folder("poem"))
-    with pytest.raises(ValueError, match=r"datasets/mine\.txt is there already"):
+    with pytest.raises(ValueError, match="something called 'mine' already"):
         takeaway.read(file)
     assert not list((tmp_path / "own").glob(".restore-*"))
 
 
+@pytest.mark.parametrize(
+    ("place", "there"),
+    [
+        ("datasets/mine.txt", "datasets/mine.jsonl"),  # a name stands for one kind of dataset
+        ("datasets/stories.txt", ""),
+        ("runs/poem/meta.json", "models/poem/config.json"),  # both would be the model "poem"
+        ("models/brought/source.json", "runs/brought/meta.json"),
+        ("tokenizers/gpt2/tokenizer.json", ""),
+        ("sweeps/rates/spec.json", "sweeps/rates/spec.json"),
+    ],
+)
+def test_a_name_that_stands_for_something_here_is_refused(home, tmp_path, place, there):
+    if there:
+        (home / there).parent.mkdir(parents=True, exist_ok=True)
+        (home / there).write_text("{}")
+    before = sorted(home.rglob("*"))
+    with pytest.raises(ValueError, match="something called"):
+        takeaway.read(packed(tmp_path, {place: "{}"}))
+    assert [path for path in before if path.is_file()] == [
+        path for path in sorted(home.rglob("*")) if path.is_file()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("runs/poem/model/config.json", "runs/poem is not whole: its meta.json"),
+        ("models/brought", "models/brought is not whole"),
+        ("datasets/mine.pt", "neither a text"),
+        ("datasets/mine.txt/x", "neither a text"),
+        ("secret", "nobody takes away"),
+    ],
+)
+def test_pieces_that_nobody_takes_away_are_refused(home, tmp_path, place, said):
+    with pytest.raises(ValueError, match=said):
+        takeaway.read(packed(tmp_path, {place: "{}"}))
+
+
+def packed(folder: Path, files: dict[str, str]) -> Path:
+    """An archive in its right form, of anything."""
+    for name, text in files.items():
+        (folder / "odd" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "odd" / name).write_text(text)
+    with tarfile.open(folder / "odd.tar.gz", "w:gz") as tar:
+        backup.pack(tar, folder / "odd", [Path(name) for name in files])
+    return folder / "odd.tar.gz"
+
+
+def test_a_full_disk_is_a_sentence(things):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(ValueError, match="No space left on device"):
+        takeaway.write("ada", Full())
+
+
+def test_only_so_many_are_packed_at_a_time_and_who_leaves_leaves_nothing(things, monkeypatch):
+    client = TestClient(Starlette(routes=keeping.ROUTES, middleware=[Middleware(OwnerCookie)]))
+    before = set(paths.cache().iterdir())
+    for _ in range(2):
+        assert keeping.PACKING.acquire(blocking=False)
+    assert client.get("/lab/take-away").status_code == 503
+    for _ in range(2):
+        keeping.PACKING.release()
+    opened = io.BytesIO(b"x" * (3 << 20))
+    left = keeping.pieces(opened)
+    next(left)
+    left.close()
+    assert opened.closed
+    monkeypatch.setattr(takeaway, "write", lambda *_: (_ for _ in ()).throw(ValueError("no room")))
+    for _ in range(3):  # a failure gives its place back
+        assert client.get("/lab/take-away").status_code == 507
+    assert set(paths.cache().iterdir()) == before
+
+
 def test_who_has_nothing_takes_an_empty_file(things, tmp_path, monkeypatch, capsys):
-    takeaway.write("eve", tmp_path / "eve.tar.gz")
+    pack("eve", tmp_path / "eve.tar.gz")
     monkeypatch.setenv("LLM_HOME", str(tmp_path / "own"))
     takeaway.main([str(tmp_path / "eve.tar.gz")])
     assert "nothing in it" in capsys.readouterr().out
@@ -78,7 +166,7 @@ def test_who_has_nothing_takes_an_empty_file(things, tmp_path, monkeypatch, caps
 
 def test_a_damaged_or_strange_file_is_refused_and_nothing_is_kept(things, tmp_path, monkeypatch):
     file = tmp_path / "ada.tar.gz"
-    takeaway.write("ada", file)
+    pack("ada", file)
     monkeypatch.setenv("LLM_HOME", str(tmp_path / "own"))
     (tmp_path / "cut.tar.gz").write_bytes(file.read_bytes()[:3000])
     with tarfile.open(tmp_path / "out.tar.gz", "w:gz") as tar:
@@ -113,11 +201,10 @@ def test_at_home_it_says_how_everything_is_kept(things, monkeypatch):
 def test_only_a_space_has_the_line_and_it_says_what_is_lost(monkeypatch, home):
     assert keeping.line() == ""
     monkeypatch.setenv("SPACE_ID", "some/one")
-    assert "kept" in keeping.line()  # LLM_HOME is set
-    monkeypatch.delenv("LLM_HOME")
-    monkeypatch.setenv("HOME", str(home))
-    assert (
-        "lost when this Space sleeps" in keeping.line() and "spaces/some/one?duplicate=true" in keeping.line()
-    )
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) == "/")
+    assert "lost when this Space sleeps" in keeping.line()  # LLM_HOME is set, and on no storage
+    assert "spaces/some/one?duplicate=true" in keeping.line()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == home.parent)
+    assert "kept" in keeping.line()
     monkeypatch.setenv("SPACE_ID", "<script>")
     assert "script" not in keeping.line()

@@ -181,10 +181,19 @@ def test_answers_are_kept_and_judged(in_class):
     said(ada, "answer", 400, lesson="tokens", step=1, text="of my own")
     said(ada, "answer", 400, lesson="tokens", step=77, text="1")
     said(ada, "answer", 400, lesson="../x", step=1, text="1")
-    assert next(one for one in said(ada, "lessons") if one["name"] == "tokens")["answered"] == 2
+    assert next(one for one in said(ada, "lessons")["lessons"] if one["name"] == "tokens")["answered"] == 2
     made = ada.get("/lab/hand-in").json()
     assert len(made["answers"]) == 3 and identity(ada) not in json.dumps(made)
     assert visitor().get("/lab/hand-in").json()["answers"] == []
+
+
+def test_the_teacher_is_told_of_a_file_that_is_no_lesson(in_class):
+    lessons.own().mkdir(parents=True)
+    (lessons.own() / "mine.md").write_text("hello")
+    assert (
+        "front matter" in said(teacher(), "lessons")["refused"][0]
+        and said(visitor(), "lessons")["refused"] == []
+    )
 
 
 def test_clearing_the_room_stops_runs_and_forgets(in_class):

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import json
 import logging
-import secrets
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -16,9 +16,11 @@ from typing import Any, get_origin, get_type_hints
 import gradio as gr
 
 from llm import modes
+from llm.logbook import numbered
 from ui.figures.base import escape
 
 log = logging.getLogger("llm-lab")
+PARSING = threading.Lock()  # Python's parser, asked by several threads at one instant, has raised SystemError
 
 
 class Choice(gr.Dropdown):
@@ -50,11 +52,13 @@ def section(title: str, sentence: str = "") -> gr.HTML:
     return gr.HTML(f"<div class='lab-section'><h3>{escape(title)}</h3>{below}</div>", padding=False)
 
 
+@functools.cache
 def source(name: str) -> str:
     """The text of "package.module:Class.method" as it stands in its file, read without importing the module."""
     module, _, attributes = name.partition(":")
     text = Path(importlib.util.find_spec(module).origin).read_text(encoding="utf-8")
-    node: Any = ast.parse(text)
+    with PARSING:
+        node: Any = ast.parse(text)
     for attribute in attributes.split("."):
         node = next(child for child in node.body if getattr(child, "name", None) == attribute)
     first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
@@ -91,10 +95,7 @@ def plain_errors(fn: Callable) -> Callable:
         if isinstance(error, ValueError):
             said = str(error).encode("utf-8", "replace").decode()  # an answer cannot hold half of a character
             return gr.Error(escape(said), print_exception=False, duration=15)
-        number = secrets.token_hex(3)
-        log.error("error %s in %s", number, fn.__qualname__, exc_info=error)
-        sentence = f"Something went wrong in the lab. Nothing you entered is lost; its log names the cause as {number}."
-        return gr.Error(sentence, print_exception=False)
+        return gr.Error(numbered(fn.__qualname__, error), print_exception=False)
 
     if inspect.isgeneratorfunction(fn):
 
@@ -136,8 +137,6 @@ def answered(fn: Callable) -> Callable:
         except ValueError as error:
             return {"error": str(error)}
         except Exception as error:  # the boundary to the browser
-            number = secrets.token_hex(3)
-            log.error("error %s in %s", number, fn.__qualname__, exc_info=error)
-            return {"error": f"Something went wrong in the lab; its log names the cause as {number}."}
+            return {"error": numbered(fn.__qualname__, error)}
 
     return answer

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import secrets
 import urllib.parse
 from collections.abc import Callable
 from typing import Any
@@ -104,18 +103,19 @@ def guess(visitor: Visitor, asked: Asked) -> Any:
 
 
 def listed(visitor: Visitor, asked: Asked) -> Any:
-    """All lessons, and at which of their questions the visitor has answered."""
+    """All lessons, and at which of their questions the visitor has answered; for the teacher also the files that are none, and why."""
     done: dict[str, int] = {}
     for one in classroom.answers(visitor):
         done[one["lesson"]] = done.get(one["lesson"], 0) + 1
-    found = [lessons.get(one) for one in lessons.names()]
-    return [
+    rows = [
         {
             "name": one.name, "title": one.title, "summary": one.summary, "minutes": one.minutes, "steps": len(one.steps),
             "questions": sum(bool(step.ask) for step in one.steps), "answered": done.get(one.name, 0), "link": one.link(1),
         }
-        for one in found
+        for one in map(lessons.get, lessons.names())
     ]  # fmt: skip
+    may_mend = visitor.teacher or not modes.is_shared()
+    return {"lessons": rows, "refused": list(lessons.refused().values()) if may_mend else []}
 
 
 def board(visitor: Visitor, asked: Asked) -> Any:
@@ -313,12 +313,8 @@ def route(path: str, act: Callable[[Visitor, Asked], Any]) -> Route:
             return answered(403, {"error": str(error)})
         except ValueError as error:
             return answered(400, {"error": str(error)})
-        except Exception:
-            number = secrets.token_hex(3)
-            log.exception("error %s in %s", number, path)
-            return answered(
-                500, {"error": f"Something went wrong in the lab; its log names the cause as {number}."}
-            )
+        except Exception as error:
+            return answered(500, {"error": logbook.numbered(path, error)})
 
     return Route(path, handle, methods=["POST"])
 

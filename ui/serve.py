@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
-import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,10 +16,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from llm import engine, openai_api
+from llm.logbook import numbered
 from llm.modes import is_shared
 from llm.openai_api import Asked, Piece, Refusal
 
-log = logging.getLogger("llm-lab")
 Reader = Callable[[dict[str, Any], bool], Asked]
 ASK = {"/v1/completions": openai_api.completion, "/v1/chat/completions": openai_api.chat_completion}
 BODY_LIMIT = 2 * 2**20  # bytes
@@ -81,9 +79,7 @@ def as_refusal(error: Exception) -> Refusal:
         return error
     if isinstance(error, ValueError):  # of a model's files, or the engine: a sentence that may be read
         return Refusal(str(error), 500, code="model_failed")
-    number = secrets.token_hex(3)
-    log.error("error %s in /v1", number, exc_info=error)
-    return Refusal(f"Something went wrong in the lab; its log names the cause as {number}.", 500)
+    return Refusal(numbered("/v1", error), 500)
 
 
 def refused(error: Refusal) -> Response:

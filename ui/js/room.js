@@ -73,9 +73,10 @@
   const list = async () => {
     try {
       const found = await post('lessons');
-      show('Lessons', make('ol', { class: 'ls-list' }, ...found.map((one) => make('li', {}, make('a', { href: one.link },
+      show('Lessons', make('ol', { class: 'ls-list' }, ...found.lessons.map((one) => make('li', {}, make('a', { href: one.link },
         make('b', {}, one.title), make('span', {}, one.summary),
         make('small', {}, `${one.steps} steps, about ${one.minutes} minutes${one.questions ? `; ${one.answered} of ${one.questions} questions answered` : ''}`))))),
+        ...found.refused.map((why) => make('p', { class: 'ls-refused', role: 'alert' }, make('b', {}, 'Not listed: '), why)),
         make('p', { class: 'lab-small' }, make('a', { href: 'lab/hand-in', download: true }, 'Hand in: '), 'your answers and runs as one file.'),
         ...(mode === 'local' ? [] : [make('p', { class: 'lab-small' }, make('a', { href: 'lab/take-away', download: true }, 'Take yours away: '), 'runs, models and texts as one file, for a lab of your own.')]));
     } catch (error) { tell(error); }

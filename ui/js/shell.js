@@ -5,17 +5,40 @@
   let timer = 0, restored = false;
 
   const query = () => new URLSearchParams(location.search);
-  const write = (params) => {
+  let held = query(); // what the page shows; while a step back is under way the address says something else
+  const write = (params, step = false) => { // `step`: one that the back button takes back
     const text = params.toString();
-    history.replaceState(history.state, '', location.pathname + (text ? '?' + text : '') + location.hash);
+    held = params;
+    history[step ? 'pushState' : 'replaceState'](history.state, '', location.pathname + (text ? '?' + text : '') + location.hash);
   };
+  const isRoom = (key) => key.endsWith('.room');
   const flush = () => {
     clearTimeout(timer); timer = 0;
     if (!waiting.size) return;
     const params = query();
+    const step = restored && [...waiting].some(([key, text]) => isRoom(key) && params.get(key) !== text);
     for (const [key, text] of waiting) text === null ? params.delete(key) : params.set(key, text);
     waiting.clear();
+    write(params, step);
+  };
+  // Back and forward go from tab to tab and from room to room; all else stays as it is set.
+  const step = () => {
+    clearTimeout(timer); timer = 0;
+    const wanted = query(), params = new URLSearchParams(held);
+    for (const [key, text] of waiting) text === null ? params.delete(key) : params.set(key, text);
+    waiting.clear();
+    const tabs = [...document.querySelectorAll('#lab-tabs > .tab-wrapper [role=tab]')];
+    const tab = tabs.find((one) => one.dataset.tabId === wanted.get('tab')) ?? tabs[0];
+    if (!tab) return;
+    const key = `${tab.dataset.tabId}.room`, room = document.getElementById(key.replace('.', '-'));
+    if (room && params.get(key) !== wanted.get(key)) {
+      wanted.has(key) ? params.set(key, wanted.get(key)) : params.delete(key);
+      const choices = [...room.querySelectorAll('input[type=radio]')];
+      (choices.find((one) => one.value === wanted.get(key)) ?? choices[0])?.click();
+    }
+    params.set('tab', tab.dataset.tabId);
     write(params);
+    if (window.lab.onScreen() !== tab.dataset.tabId) tab.click();
   };
   const spell = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
 
@@ -64,7 +87,7 @@
       if (!restored || now !== name) return restored ? now : '';
       flush();
       const params = query();
-      if (params.get('tab') !== name) { params.set('tab', name); write(params); }
+      if (params.get('tab') !== name) { params.set('tab', name); write(params, true); }
       document.querySelector('#lab-tabs > .tab-wrapper [role=tab][aria-selected=true]').scrollIntoView({ block: 'nearest', inline: 'center' });
       return now;
     },
@@ -84,6 +107,7 @@
     css: (name) => getComputedStyle(document.body).getPropertyValue(name).trim(),
   };
   addEventListener('pagehide', flush);
+  addEventListener('popstate', step);
   document.addEventListener('click', (event) => { if (event.target.closest?.('#lab-theme')) window.lab.theme(); });
 
   const saved = localStorage.getItem('lab-theme');

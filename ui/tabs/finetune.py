@@ -9,7 +9,7 @@ import gradio as gr
 
 from llm import chat, paths, prompts
 from llm.tuning_defaults import DEFAULTS, defaults
-from ui import choosing, pickers, tune_rows, tuned, tuning
+from ui import choosing, keeping, pickers, tune_rows, tuned, tuning
 from ui.allowed import gate
 from ui.owner import may_read
 from ui.parts import Choice
@@ -148,6 +148,8 @@ def controls(view: View) -> Shared:
 
 def build(view: View) -> None:
     """Lay out the tab and wire it."""
+    if said := keeping.where_trained():
+        gr.HTML(said, padding=False, apply_default_css=False, js_on_load=None)
     shared = controls(view)
     room = gr.Radio(
         [(title, name) for name, (title, _) in ROOMS.items()], value="data", show_label=False, container=False,

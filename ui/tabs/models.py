@@ -12,7 +12,7 @@ from llm import anatomy, catalogue, inventory, versions
 from llm.config import ModelConfig, from_dict
 from llm.convert import families
 from llm.modes import is_shared
-from ui import endpoints, exports, imports, pickers, shelf
+from ui import belongings, endpoints, exports, imports, pickers, shelf
 from ui.figures import models as figures
 from ui.figures.base import message
 from ui.parts import answered, intro, plain_errors, section, show_code
@@ -26,6 +26,7 @@ ROOMS = {  # name in the address bar: title
     "bring": "Bring a model",
     "catalogue": "Catalogue",
     "endpoints": "Endpoints",
+    "texts": "Your texts",
 }
 SCRIPT = Path(__file__).resolve().parents[1] / "js" / "models.js"
 CLICKS = """
@@ -296,6 +297,8 @@ def build(view: View) -> None:
         )  # fmt: skip
     with places["endpoints"]:
         endpoints.build(view)
+    with places["texts"]:
+        belongings.build(view)
     quiet = dict(api_visibility="private", show_progress="hidden", queue=False)
     room.change(enter, room, list(places.values()), **quiet)
     view.on_load(enter, list(places.values()), room)

@@ -14,7 +14,7 @@ from llm import commands, corpora, files, paths
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig, knobs
 from llm.corpora import downloads
 from llm.runs import new_name
-from ui import forms, pickers, plans, running, sweeps
+from ui import forms, keeping, pickers, plans, running, sweeps
 from ui.figures import train as figures
 from ui.figures.base import message, size
 from ui.owner import brought, refuse_full
@@ -342,6 +342,8 @@ def build(view: View) -> None:
         "Training and validation loss fall together while what the model writes turns into language.",
         "Start a run as the form stands, then lay a second one with ten times the learning rate over it.",
     )
+    if said := keeping.where_trained():
+        gr.HTML(said, padding=False, apply_default_css=False, js_on_load=None)
     shown, others = running.names(view, "train")
     with gr.Row(elem_classes="train-room"):
         with gr.Column(scale=4, min_width=320, elem_classes="train-form"):
