@@ -32,7 +32,7 @@ from ui.tabs import (
     windows,
 )
 from ui.theme import theme
-from ui.view import View, connect
+from ui.view import View, connect, spare_the_browser
 
 UI = Path(__file__).resolve().parent / "ui"
 PURPOSE = "Follow a language model from text to tokens, windows, attention, training and sampling."
@@ -81,7 +81,7 @@ def build() -> gr.Blocks:
     with gr.Blocks(
         title="LLM Lab", analytics_enabled=False, fill_width=True, delete_cache=(3600, 24 * 3600)
     ) as page:
-        gr.HTML(
+        header = gr.HTML(
             HEADER, padding=False, apply_default_css=False, js_on_load="window.lab.showLanguage(element);"
         )
         if kept := keeping.line():
@@ -102,6 +102,7 @@ def build() -> gr.Blocks:
             return lesson_bar.hidden(query, known) + lesson_bar.bar(query, known)
 
         page.load(over, None, lesson, api_visibility="private", show_progress="hidden", queue=False)
+        spare_the_browser(page, header)
     allowed.authorise(page)
     return page.queue(max_size=200, default_concurrency_limit=8)
 

@@ -32,9 +32,7 @@ class Shared:
         B, K, room = cache.keys.shape[1:4]
         lengths = [] if fixed else cache.lengths.tolist()
         self.S = max(lengths) + 1 if lengths else room
-        self.level = (
-            bool(lengths) and min(lengths) == self.S - 1
-        )  # all texts are equally long: no row needs a mask
+        self.level = bool(lengths) and min(lengths) == self.S - 1  # all equally long: no row needs a mask
         self.rows = torch.arange(B, device=cache.lengths.device)
         self.few = cache.keys.device.type == "cpu" and B * K <= FEW
         self.keys = cache.keys[:, :, :, : self.S].unbind(0)  # of each layer (B, K, S, D)
@@ -103,12 +101,8 @@ class Layer:
         if block.norm_position == "sandwich":
             self.norm1_out, self.norm2_out = straight(block.norm1_out), straight(block.norm2_out)
         self.qkv, self.out = straight(attention.qkv), straight(attention.out)
-        self.H, self.K, self.window, self.scale = (
-            attention.n_head,
-            attention.n_kv_head,
-            attention.window,
-            1 / attention.divisor,
-        )
+        self.H, self.K = attention.n_head, attention.n_kv_head
+        self.window, self.scale = attention.window, 1 / attention.divisor
         self.rates = None if attention.rates is None else attention.rates.to(device)
         self.normed = attention.qk_norm != "none"
         self.activation, self.up, self.down = mlp.activation, straight(mlp.up), straight(mlp.down)

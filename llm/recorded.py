@@ -47,9 +47,8 @@ class Recorded(Decoder):
         place = cache.keys.data_ptr()
         key = (place, cache.keys.shape)
         if key not in self.recordings:
-            self.recordings = {
-                k: v for k, v in self.recordings.items() if k[0] == place
-            }  # of this cache, not of the smaller one before
+            # those of this cache, not of the smaller one before
+            self.recordings = {k: one for k, one in self.recordings.items() if k[0] == place}
             lengths = cache.lengths.clone()
             try:
                 self.recordings[key] = self.record(idx, cache)

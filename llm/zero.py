@@ -24,14 +24,10 @@ from llm.engine import Engine, Inline, Remote, Steps, outcome
 
 FROM_MB = 100  # a model of 25 million parameters in fp32
 ON_GPU = ("score", "explain", "trace", "cell", "lens", "block", "beyond", "text_score")  # and texts
-SECONDS, MOST_SECONDS, TOKENS_A_SECOND = (
-    20,
-    60,
-    20,
-)  # what a GPU is asked for; too much is refused, too little is cut off
-Answers = Iterator[
-    tuple[str, Any]
-]  # any number of ("steps", list), then one of ("value" | "end" | "refused" | "failed", value)
+# what a GPU is asked for; too much is refused, too little is cut off
+SECONDS, MOST_SECONDS, TOKENS_A_SECOND = 20, 60, 20
+# any number of ("steps", list), then one of ("value" | "end" | "refused" | "failed", value)
+Answers = Iterator[tuple[str, Any]]
 
 
 def is_here() -> bool:

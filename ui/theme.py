@@ -109,7 +109,7 @@ def theme() -> gr.themes.Base:
         slider_color="*primary_600",
         slider_color_dark="*primary_400",
         button_primary_background_fill="*primary_600",
-        button_primary_background_fill_dark="*primary_500",
+        button_primary_background_fill_dark="#229a90",
         button_primary_background_fill_hover="*primary_700",
         button_primary_background_fill_hover_dark="*primary_400",
         button_primary_text_color="#ffffff",

@@ -103,3 +103,29 @@ def test_each_browser_has_an_identity_that_scripts_cannot_read(new_page):
     assert "lab_owner" not in page.evaluate("document.cookie")
     page.reload()
     assert {c["name"]: c["value"] for c in page.context.cookies()}["lab_owner"] == first["value"]
+
+
+def test_back_and_forward_go_from_tab_to_tab_and_from_room_to_room(open_tab):
+    page = open_tab("windows")
+    page.wait_for_function("window.lab.drawn.has('windows')")
+    page.click("#tab-models-button")
+    page.wait_for_function("window.lab.drawn.has('models')")
+    page.get_by_label("Catalogue", exact=True).check()
+    page.wait_for_function("new URLSearchParams(location.search).get('models.room') === 'catalogue'")
+    page.get_by_label("Endpoints", exact=True).check()
+    page.wait_for_function("new URLSearchParams(location.search).get('models.room') === 'endpoints'")
+    page.go_back()
+    page.wait_for_function("document.querySelector('#models-room input:checked').value === 'catalogue'")
+    page.wait_for_function("new URLSearchParams(location.search).get('models.room') === 'catalogue'")
+    page.go_back()
+    page.wait_for_function("document.querySelector('#models-room input:checked').value === 'anatomy'")
+    page.go_back()
+    wait_selected(page, "windows")
+    assert query(page)["tab"] == "windows"
+    page.go_forward()
+    wait_selected(page, "models")
+    page.wait_for_timeout(800)
+    assert query(page)["tab"] == "models"
+    page.go_forward()
+    page.wait_for_function("document.querySelector('#models-room input:checked').value === 'catalogue'")
+    assert selected(page) == "models"

@@ -70,7 +70,7 @@ def board(
         else ""
     )
     return (
-        f"<div class='lab-scroll'><table class='lab-table ar-board'><thead><tr>{head}</tr></thead>"
+        f"<div class='lab-scroll' tabindex='0'><table class='lab-table ar-board'><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>{open_}"
     )
 

@@ -80,9 +80,7 @@ def table(
     head = f"<thead><tr>{cells(header, 'th')}</tr></thead>"
     body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return (
-        f"<div class='lab-scroll'><table class='lab-table'>{title}{head}<tbody>{body}</tbody></table></div>"
-    )
+    return f"<div class='lab-scroll' tabindex='0'><table class='lab-table'>{title}{head}<tbody>{body}</tbody></table></div>"
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:

@@ -29,7 +29,7 @@ def texts(rows: Sequence[dict[str, Any]], taken: int, most: int) -> str:
     head = (
         "<th>Name</th><th>Kind</th><th class=num>On disk</th><th>Brought</th><th class=num>Runs</th><th></th>"
     )
-    return f"<div class='lab-scroll'><table class='lab-table md-texts'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{limit}"
+    return f"<div class='lab-scroll' tabindex='0'><table class='lab-table md-texts'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{limit}"
 
 
 def _others(count: int) -> str:

@@ -20,7 +20,7 @@ def saved(rows: Sequence[dict[str, Any]]) -> str:
         for row in rows
     )
     head = "".join(f"<th>{title}</th>" for title in ("name", "server", "address", "model", "key", ""))
-    return f"<div class='lab-scroll'><table class='lab-table'><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table></div>"  # fmt: skip
+    return f"<div class='lab-scroll' tabindex='0'><table class='lab-table'><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table></div>"  # fmt: skip
 
 
 def tested(found: dict[str, Any]) -> str:

@@ -67,7 +67,7 @@ def present(models: Sequence[Present], chosen: str, disk: int) -> str:
     own = sum(model.kind != "built in" for model in models)
     told = f"{len(models)} models, {own} of them made or brought here. Runs and models take {size(disk)} of this disk."
     return (
-        f"<div class='lab-scroll'><table class='lab-table md-present'><thead><tr>{head}</tr></thead>"
+        f"<div class='lab-scroll' tabindex='0'><table class='lab-table md-present'><thead><tr>{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div><p class='lab-note' id='models-disk'>{escape(told)}</p>"
     )
 
@@ -400,7 +400,7 @@ def weight_map(rows: Sequence[Sequence[Any]], expected: int) -> str:
     )
     drawn = "".join(_map_row(row) for row in rows[:MOST_ROWS])
     head = "<th>their name</th><th>our name</th><th class=num>shape</th><th>type</th><th>how</th>"
-    inner = f"<div class='lab-scroll'><table class='lab-table md-map'><thead><tr>{head}</tr></thead><tbody>{drawn}</tbody></table></div>"
+    inner = f"<div class='lab-scroll' tabindex='0'><table class='lab-table md-map'><thead><tr>{head}</tr></thead><tbody>{drawn}</tbody></table></div>"
     return message(told, "note" if same and not lost else "error") + tall(inner)
 
 

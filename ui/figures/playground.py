@@ -52,7 +52,7 @@ def next_token(found: dict[str, Any], chosen: int | None, place: str) -> str:
     note = f"<p class='pg-aside'>{escape(found['note'])}</p>" if found.get("note") else ""
     return (
         f"<p class='pg-place'>{escape(place)}</p>{note}"
-        f"<div class='lab-scroll'><table class='lab-table pg-table'><thead><tr><th scope='col'>go on from</th>"
+        f"<div class='lab-scroll' tabindex='0'><table class='lab-table pg-table'><thead><tr><th scope='col'>go on from</th>"
         f"<th class='num' scope='col'>id</th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

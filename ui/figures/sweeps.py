@@ -41,7 +41,7 @@ def trials(rows: Sequence[dict[str, Any]], varied: Sequence[str], max_steps: int
                            ("validation loss", 1), ("bits per byte", 1), ("", 0)]
     )  # fmt: skip
     body = "".join(_trial(row, varied, max_steps, shown) for row in ordered)
-    return f"<div class='lab-scroll'><table class='lab-table'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return f"<div class='lab-scroll' tabindex='0'><table class='lab-table'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _trial(row: dict[str, Any], varied: Sequence[str], max_steps: int, shown: str) -> str:

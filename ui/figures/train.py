@@ -101,7 +101,7 @@ def position(step: int, worked: dict[str, Any], task: str = "token") -> str:
     said = said.format(context=escape(worked["context"]), target=visible(worked["target_text"]))
     return f"""<div class='lab-position'>
 <p class='lab-context'>{said} At step {step:,} the model gives:</p>
-<div class='lab-scroll'><table class='lab-table'><thead><tr><th>{heading}</th><th class=num>Logit</th><th class=num>Probability</th><th></th></tr></thead>
+<div class='lab-scroll' tabindex='0'><table class='lab-table'><thead><tr><th>{heading}</th><th class=num>Logit</th><th class=num>Probability</th><th></th></tr></thead>
 <tbody>{"".join(cells)}</tbody></table></div>
 <ol class='lab-steps'>
 <li><span>log Σ exp(all logits)</span><b>{number(log_sum)}</b></li>
@@ -122,7 +122,7 @@ def samples(step: int, texts: list[dict[str, str]]) -> str:
         said = escape(t["text"].strip()) or "<i translate='yes'>(nothing)</i>"
         return (
             f"<div class='lab-answer'><p class='lab-prompt' translate='no'>{escape(t['prompt'])}</p><dl><div><dt>Answer {mark}</dt>"
-            f"<dd translate='no'>{said}</dd></div><div><dt>Wanted</dt><dd translate='no'>{escape(t['wanted'].strip())}</dd></div></dl></div>"
+            f"<dd translate='no' tabindex='0'>{said}</dd></div><div><dt>Wanted</dt><dd translate='no' tabindex='0'>{escape(t['wanted'].strip())}</dd></div></dl></div>"
         )
 
     items = "".join(answer(t) for t in texts)
@@ -206,7 +206,7 @@ def history(rows: list[dict[str, Any]], example: str, shown: str, over: set[str]
     if not body:
         return "<p class='lab-note'>No runs yet. The first one you start will stand here.</p>"
     head = "<th>Run</th><th>Status</th><th class=num>Step</th><th class=num>Validation loss</th><th>Started</th><th></th>"
-    return f"<div class='lab-scroll'><table class='lab-table lab-runs'><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    return f"<div class='lab-scroll' tabindex='0'><table class='lab-table lab-runs'><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 
 
 def download(done: int, total: int) -> str:

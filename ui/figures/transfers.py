@@ -210,7 +210,7 @@ def hub_rows(found: Sequence[dict[str, Any]], families: Sequence[str]) -> str:
     )
     head = "<th>Repository</th><th>Family</th><th class=num>Parameters</th><th class=num>Downloads</th><th>Opens here</th>"
     return (
-        f"<div class='md-tall'><div class='lab-scroll'><table class='lab-table'><thead><tr>{head}</tr></thead>"
+        f"<div class='md-tall'><div class='lab-scroll' tabindex='0'><table class='lab-table'><thead><tr>{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div></div>"
     )
 

@@ -239,7 +239,7 @@ def batch(
         below = f"<tr class='y'><th>target</th>{targets}</tr>" if len(line.targets) else ""
         asked = f"<p class='ft-said'>{escape(line.asked)}</p>" if line.asked else ""
         blocks.append(
-            f"<p class='ft-title'><b>{escape(line.title)}</b></p><div class='lab-scroll'><table class='ft-batch'>"
+            f"<p class='ft-title'><b>{escape(line.title)}</b></p><div class='lab-scroll' tabindex='0'><table class='ft-batch'>"
             f"<tr class='x'><th>input</th>{inputs}</tr>{below}</table></div>{asked}"
         )
     more = (

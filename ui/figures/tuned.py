@@ -209,7 +209,7 @@ def confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
         )
         body += f"<tr><th scope='row' translate='no'>{escape(labels[i])}</th>{cells}</tr>"
     return (
-        "<div class='lab-scroll'><table class='lab-table tn-matrix'><caption>Rows: what a text is. Columns: what it was taken for.</caption>"
+        "<div class='lab-scroll' tabindex='0'><table class='lab-table tn-matrix'><caption>Rows: what a text is. Columns: what it was taken for.</caption>"
         f"<thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -242,7 +242,7 @@ def pairs(name: str, found: Sequence[Mapping[str, str]], most: int = 30) -> str:
     )
     count = f"{len(found):,} pair{'s' if len(found) > 1 else ''} in {escape(name)}"
     return (
-        f"<div class='lab-scroll'><table class='lab-table tn-pairs'><caption>{count}</caption><thead><tr><th></th><th>asked</th><th>chosen</th>"
+        f"<div class='lab-scroll' tabindex='0'><table class='lab-table tn-pairs'><caption>{count}</caption><thead><tr><th></th><th>asked</th><th>chosen</th>"
         f"<th>rejected</th><th></th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 

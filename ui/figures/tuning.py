@@ -36,7 +36,7 @@ def scalings(rank: int, alpha: float, factors: Mapping[str, float], chosen: str)
     )
     return (
         f"<p class='lab-note'>A frozen matrix W answers as W + s·B A. With rank {rank} and alpha {number(float(alpha))}, "
-        "s is:</p><div class='lab-scroll'><table class='lab-table tune-scalings'><thead><tr><th>Scaling</th>"
+        "s is:</p><div class='lab-scroll' tabindex='0'><table class='lab-table tune-scalings'><thead><tr><th>Scaling</th>"
         f"<th class=num>s</th><th>Effect</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
@@ -131,7 +131,7 @@ def spectra(values: Mapping[str, Sequence[float]]) -> str:
         [[name, "  ".join(number(float(v), 3) for v in found)] for name, found in values.items()],
     )
     return (
-        f"<div class='lab-scroll'><table class='tune-spectra'><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody>"
+        f"<div class='lab-scroll' tabindex='0'><table class='tune-spectra'><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody>"
         f"</table></div><p class='lab-note'>Each bar is one singular value of s·B A; the tallest is {number(float(highest))}. "
         "Few tall bars: the change uses few directions, and a smaller rank would do. All alike: the rank is used up.</p>"
         f"<details class='lab-details'><summary>The numbers behind the bars</summary>{numbers}</details>"

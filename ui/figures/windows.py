@@ -292,7 +292,7 @@ def ladder(steps: Ladder, mark: Mark) -> str:
         "<span><s class='ta'></s> only a target: the answer to the last input</span></p>"
     )
     table = f"<table class='win-ladder'><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    return f"<div class='lab-scroll'>{table}</div>{more}{key}"
+    return f"<div class='lab-scroll' tabindex='0'>{table}</div>{more}{key}"
 
 
 def _role(position: int, first: int, last: int) -> str:
@@ -317,7 +317,7 @@ def batch(of: Batch) -> str:
     said = "Point at a token: its target, and where the same token stands in the other row."
     table = f"<table class='win-batch'><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
     return (
-        f"<div class='win-steps'>{steps}</div><div class='lab-scroll'>{table}</div>"
+        f"<div class='win-steps'>{steps}</div><div class='lab-scroll' tabindex='0'>{table}</div>"
         f"<p class='win-link' aria-live='polite' data-said='{escape(said)}'>{escape(said)}</p>"
     )
 

@@ -73,7 +73,7 @@ const tools = make('div', { class: 'lab-tools' },
   action('PNG', savePictures), action('CSV', saveTable));
 const legend = make('div', { class: 'lab-legend', 'aria-hidden': 'true' });
 const grid = make('div', { class: 'lab-panels' });
-const rows = make('div', { class: 'lab-scroll lab-live-table' });
+const rows = make('div', { class: 'lab-scroll lab-live-table', tabindex: 0 });
 const details = make('details', { class: 'lab-details' }, make('summary', {}, 'The numbers behind the curves'), rows);
 details.addEventListener('toggle', () => { if (details.open) fillTable(); });
 root.replaceChildren(chips, tools, legend, grid, details);
@@ -214,7 +214,7 @@ async function draw() {
     if (!card) {
       card = make('figure', { class: 'lab-panel', 'data-panel': key },
         make('figcaption', {}, make('span', { class: 'lab-panel-title' }, PANELS[key].title), make('span', { class: 'lab-panel-unit' }, PANELS[key].unit), make('span', { class: 'lab-panel-last' })),
-        make('div', { class: 'lab-plot', role: 'img' }));
+        make('div', { class: 'lab-plot', role: 'group' }));
       const order = Object.keys(PANELS), next = [...grid.children].find((c) => order.indexOf(c.dataset.panel) > order.indexOf(key));
       grid.insertBefore(card, next ?? null);
     }

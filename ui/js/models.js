@@ -73,7 +73,7 @@ function build() {
   const families = make('select', { 'aria-label': 'architecture' }), licences = make('select', { 'aria-label': 'licence' });
   const box = make('input', { type: 'checkbox' });
   root.replaceChildren(make('div', { class: 'md-bar' }, make('div', { class: 'lab-chips', role: 'group', 'aria-label': 'what is listed' }, ...kinds), find, families, licences, make('label', { class: 'md-only' }, box, 'opens here')),
-    make('div', { class: 'lab-scroll md-table' }), make('p', { class: 'lab-note md-told', 'aria-live': 'polite' }));
+    make('div', { class: 'lab-scroll md-table', tabindex: 0 }), make('p', { class: 'lab-note md-told', 'aria-live': 'polite' }));
   const filters = () => { licence = family = ''; options(families, 'architecture', 'any architecture'); options(licences, 'licence', 'any licence'); };
   find.addEventListener('input', () => { words = find.value; draw(); });
   box.addEventListener('change', () => { only = box.checked; draw(); });

@@ -16,6 +16,7 @@ const place = (title, name) => {
   return { card, body };
 };
 const texts = place('What it writes', 'lab-samples');
+texts.body.tabIndex = 0; // it scrolls
 const worked = place('One position worked out', 'lab-worked');
 
 let source = '', offset = 0, status = null, busy = false, wait = 0;

@@ -240,7 +240,7 @@ turn('last', () => Infinity);
 at('copy').addEventListener('click', copy);
 at('csv').addEventListener('click', csv);
 const duel = document.querySelector('#tokens-duel');
-duel?.setAttribute('role', 'img');
+duel?.setAttribute('role', 'group');
 duel?.setAttribute('aria-label', 'Chart of all encodings on all texts; its numbers stand in the table below it.');
 watch('value', draw);
 if (props.value) draw();

@@ -41,7 +41,7 @@ HTML = """<div class="tk">
 <button type="button" class="tk-csv" id="tokens-csv">Save CSV</button></span></div>
 <div class="tk-ids" tabindex="0" role="group" aria-label="The ids of the tokens; arrow keys move"></div>
 <details class="tk-details"><summary class="tk-summary">Table of all tokens</summary>
-<div class="lab-scroll"><table class="lab-table"><thead><tr><th class="num">#</th><th class="num">id</th><th>token</th>
+<div class="lab-scroll" tabindex="0"><table class="lab-table"><thead><tr><th class="num">#</th><th class="num">id</th><th>token</th>
 <th>bytes (hex)</th><th class="num">length</th></tr></thead><tbody class="tk-rows" translate="no" id="tokens-rows"></tbody></table></div>
 <div class="tk-pager"><button type="button" class="tk-first" aria-label="first page">«</button>
 <button type="button" class="tk-previous" aria-label="previous page">‹</button><span class="tk-page"></span>
