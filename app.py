@@ -76,9 +76,21 @@ def chosen_tabs(names: str) -> dict[str, tuple]:
     return {name: row for name, row in present.items() if not wanted or name in wanted or name in CLASS_TABS}
 
 
+class Page(gr.Blocks):
+    """gr.Blocks without the connection that Gradio keeps open for as long as a tab is.
+
+    A browser has six connections to one server, so the sixth tab would wait for ever. That a tab was closed is seen by the stream of
+    its answer; what a session holds is small, and goes with the oldest of `state_session_capacity`.
+    """
+
+    def get_config_file(self, *given, **named) -> dict:
+        """As Gradio's, which the browser reads."""
+        return super().get_config_file(*given, **named) | {"connect_heartbeat": False}
+
+
 def build() -> gr.Blocks:
     """The page as one gr.Blocks: all tabs, or those that $LLM_TABS names."""
-    with gr.Blocks(
+    with Page(
         title="LLM Lab", analytics_enabled=False, fill_width=True, delete_cache=(3600, 24 * 3600)
     ) as page:
         header = gr.HTML(

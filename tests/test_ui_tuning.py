@@ -397,7 +397,11 @@ def test_an_answer_stands_beside_the_wanted_one():
     html = train_figures.samples(3, texts)
     first, second, third = re.split(r"(?=Plural of cow|<blockquote)", html)
     assert "as wanted" in first and "&lt;fox&gt;" in first
-    assert "another" in second and "(nothing)" in second and "<dd translate='no' tabindex='0'>cows</dd>" in second
+    assert (
+        "another" in second
+        and "(nothing)" in second
+        and "<dd translate='no' tabindex='0'>cows</dd>" in second
+    )
     assert "Wanted" not in third
 
 

@@ -129,3 +129,18 @@ def test_back_and_forward_go_from_tab_to_tab_and_from_room_to_room(open_tab):
     page.go_forward()
     page.wait_for_function("document.querySelector('#models-room input:checked').value === 'catalogue'")
     assert selected(page) == "models"
+
+
+def test_an_open_tab_keeps_no_connection(page):
+    """A browser has six to one server: with one a tab, the sixth tab would wait for ever."""
+    waiting = set()
+    page.on("request", lambda one: waiting.add(one))
+    page.on("requestfinished", lambda one: waiting.discard(one))
+    page.on("requestfailed", lambda one: waiting.discard(one))
+    page.goto("/?tab=train")
+    page.wait_for_function("window.lab?.drawn.has('train')", timeout=90_000)
+    for _ in range(20):  # the monitor asks and is answered again and again: some moment has nothing under way
+        page.wait_for_timeout(250)
+        if not waiting:
+            return
+    raise AssertionError([request.url for request in waiting])
