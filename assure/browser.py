@@ -128,11 +128,14 @@ def foreign_text(lab: Lab, every: int = 1) -> dict[str, Any]:
                 wrong.append(f"{place}: fired {hits}, in the page {bad[:2]}, asked elsewhere {away[:2]}")
             away.clear()
 
+        def drawn(tab: str) -> None:
+            page.wait_for_function(f"window.lab?.drawn.has('{tab}')")
+
         def at(query: dict[str, Any], place: str, wait: float = 1.2) -> None:
             nonlocal visited
             visited += 1
             page.goto(f"{lab.url}/?{urllib.parse.urlencode(query)}")
-            page.wait_for_selector("button[role=tab][aria-selected=true]")
+            drawn(query["tab"])
             looked(place, wait)
 
         page.goto(f"{lab.url}/teacher/{lab.environment['LLM_TEACHER']}")
@@ -195,15 +198,15 @@ def foreign_text(lab: Lab, every: int = 1) -> dict[str, Any]:
             (home.home / "endpoints").mkdir(exist_ok=True)
             (home.home / "endpoints" / "stub.json").write_text(json.dumps({"name": "stub", **endpoint}))
             page.goto(f"{home.url}/?tab=playground&playground.model=endpoint:stub&playground.prompt=x")
-            page.wait_for_timeout(2500)
+            drawn("playground")
             page.click("#playground-generate")
             looked("the answer of another server", 3)
             page.goto(f"{home.url}/?tab=arena&arena.a=endpoint:stub&arena.b=story-gpt2&arena.prompt=x")
-            page.wait_for_timeout(2500)
+            drawn("arena")
             page.click("#arena-go")
             looked("two answers in the arena", 4)
             page.goto(f"{home.url}/?tab=models")
-            page.wait_for_selector("#models-room")
+            drawn("models")
             page.click("#models-room label:has-text('Endpoints')")
             looked("the list of endpoints", 2)
             page.click("#models-room label:has-text('Bring')")
