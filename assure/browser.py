@@ -17,10 +17,12 @@ from typing import Any
 from assure.kills import waited
 from assure.lab import Lab, Page, Visitor
 from assure.stub import answering
+from llm import lessons
 from llm.runs import Run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # fmt: skip
+PATIENCE = 6  # seconds in which a foreign text comes into the page
 FAR = "http://canary.invalid"
 F = "window.fired(%d)"
 TEMPLATES = (
@@ -121,6 +123,12 @@ def foreign_text(lab: Lab, every: int = 1) -> dict[str, Any]:
         def looked(place: str, wait: float = 0.7) -> None:
             page.wait_for_timeout(1000 * wait)
             hits, bad, seen = page.evaluate(LOOK)
+            until = time.monotonic() + PATIENCE
+            while (
+                not seen and time.monotonic() < until
+            ):  # a slow machine; in some places it is refused, and never seen
+                page.wait_for_timeout(500)
+                hits, bad, seen = page.evaluate(LOOK)
             places.append(place)
             if seen:
                 shown.add(place)
@@ -162,9 +170,10 @@ def foreign_text(lab: Lab, every: int = 1) -> dict[str, Any]:
             rows_paste=labels,
             finetune_objective="classify",
         )
-        lesson = f"---\ntitle: {json.dumps(text[:150])}\nsummary: {json.dumps(text[:200])}\nsteps:\n  - tab: tokens\n    ask: {json.dumps(text[:300])}\n    choices: [{json.dumps(payloads[1])}, b]\n    answer: 1\n    look: {json.dumps(text[:300])}\n---\n{text}\n"  # fmt: skip
+        lesson = f"---\ntitle: {json.dumps(text[:150])}\nsummary: {json.dumps(text[:200])}\nsteps:\n  - tab: tokens\n    ask: {json.dumps(text[:300])}\n    choices: [{json.dumps(payloads[1])}, b]\n    answer: 1\n    look: {json.dumps(text[:300])}\n---\n## {payloads[0]}\n{text}\n"  # fmt: skip
         (lab.home / "lessons").mkdir(exist_ok=True)
         (lab.home / "lessons" / "foreign.md").write_text(lesson, encoding="utf-8")
+        lessons.read(lab.home / "lessons" / "foreign.md")  # one that is refused would be looked at in vain
         gguf(lab.home / "foreign.gguf", text)
         # a text in the address, in every tab that takes one
         for tab, key in (("tokens", "tokens.text"), ("windows", "windows.text"), ("attention", "attention.text"), ("playground", "playground.prompt"), ("evaluate", "evaluate.text"), ("arena", "arena.prompt"), ("train", "train.run"), ("train", "train.dataset"), ("models", "models.of"), ("playground", "playground.model")):  # fmt: skip

@@ -86,6 +86,11 @@ def cache_type(model: GPT) -> Tensor:
     return weight.new_empty(0, dtype=torch.float32 if weight.device.type == "cpu" else weight.dtype)
 
 
+def same(x: Tensor) -> Tensor:
+    """Where a model has no norm."""
+    return x
+
+
 def straight(part: nn.Module) -> Way:
     """A part as a function of x: what nn.Module does around every call and look-up, a thousand times a token, is done once."""
     return part.as_function() if isinstance(part, quantised.Smaller) else part.forward
@@ -96,10 +101,17 @@ class Layer:
 
     def __init__(self, block: Block, device: torch.device):
         attention, mlp = block.attention, block.mlp
-        self.norm_position, self.parallel, self.attention = block.norm_position, block.parallel, attention
-        self.norm1, self.norm2 = straight(block.norm1), straight(block.norm2)
+        self.parallel, self.attention = block.parallel, attention
+        self.before1 = self.after1 = self.beyond1 = self.before2 = self.after2 = self.beyond2 = same
+        norm1, norm2 = straight(block.norm1), straight(block.norm2)
+        if block.norm_position == "post":
+            self.beyond1, self.beyond2 = norm1, norm2
+        elif block.norm_position in ("pre", "sandwich"):
+            self.before1, self.before2 = norm1, norm2
+        else:
+            self.after1, self.after2 = norm1, norm2
         if block.norm_position == "sandwich":
-            self.norm1_out, self.norm2_out = straight(block.norm1_out), straight(block.norm2_out)
+            self.after1, self.after2 = straight(block.norm1_out), straight(block.norm2_out)
         self.qkv, self.out = straight(attention.qkv), straight(attention.out)
         self.H, self.K = attention.n_head, attention.n_kv_head
         self.window, self.scale = attention.window, 1 / attention.divisor
@@ -110,24 +122,9 @@ class Layer:
 
     def __call__(self, layer: int, x: Tensor, shared: Shared) -> Tensor:
         """x (B, C) -> (B, C), as `Block.forward`."""
-        position = self.norm_position
-        if position == "post":
-            x = self.norm1(x + self.attend(layer, x, shared))
-            return self.norm2(x + self.mlp(x))
-        before = position in ("pre", "sandwich")
-        added = self.attend(layer, self.norm1(x) if before else x, shared)
-        if not before:
-            added = self.norm1(added)
-        elif position == "sandwich":
-            added = self.norm1_out(added)
-        middle = x + added
+        middle = self.beyond1(x + self.after1(self.attend(layer, self.before1(x), shared)))
         source = x if self.parallel else middle
-        added = self.mlp(self.norm2(source) if before else source)
-        if not before:
-            added = self.norm2(added)
-        elif position == "sandwich":
-            added = self.norm2_out(added)
-        return middle + added
+        return self.beyond2(middle + self.after2(self.mlp(self.before2(source))))
 
     def mlp(self, x: Tensor) -> Tensor:
         """x (B, C) -> (B, C), as `MLP.forward`."""

@@ -35,13 +35,12 @@ def places(visitor: Visitor) -> list[Path]:
     return sorted(file for file in every if file.is_file() and file.suffix in paths.DATASET_KINDS)
 
 
-def made_from(name: str) -> list[Run]:
-    """The runs that read this dataset."""
-    found = []
+def made_from() -> dict[str, list[Run]]:
+    """The runs that read each dataset, by its name."""
+    found: dict[str, list[Run]] = {}
     for run in all_runs():
         try:
-            if run.config.get("dataset") == name:
-                found.append(run)
+            found.setdefault(str(run.config.get("dataset")), []).append(run)
         except ValueError:  # damaged
             continue
     return found
@@ -50,10 +49,10 @@ def made_from(name: str) -> list[Run]:
 def listed(request: gr.Request) -> str:
     """The visitor's texts and rows as a table, and what they may take in all."""
     visitor = owner(request)
-    rows = []
+    rows, made = [], made_from()
     for file in places(visitor):
         about = file.stat()
-        runs = sum(may_use(run.meta["owner"], visitor) for run in made_from(file.stem))
+        runs = sum(may_use(run.meta["owner"], visitor) for run in made.get(file.stem, ()))
         others = len(owned.owners(file.stem) - {visitor}) if modes.is_shared() else 0
         rows.append(
             dict(
@@ -75,7 +74,7 @@ def delete(name: str, visitor: Visitor) -> None:
         raise ValueError(
             f"There is no text and there are no rows called {name[:80]!r} that are yours to delete."
         )
-    if busy := [run.name for run in made_from(name) if run.status() in ("waiting", "running")]:
+    if busy := [run.name for run in made_from().get(name, ()) if run.status() in ("waiting", "running")]:
         raise ValueError(
             f"The run {busy[0]} needs {name}: stop it, or wait for its end, then delete the text."
         )
