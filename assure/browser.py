@@ -40,9 +40,10 @@ TEMPLATES = (
     "<svg><animate onbegin=F attributeName=x dur=1s></svg>", "<svg><script>F</script></svg>", "`-F-`", "';F;//", '";F;//', "\\x3cimg src=x onerror=F\\x3e",
 )  # fmt: skip
 PAYLOADS = [re.sub(r"\bF\b", F % i, one).replace("/N", f"/{i}") for i, one in enumerate(TEMPLATES)]
+# A lesson may link to other sites; nothing of theirs is loaded.
 LOOK = """() => {
   const bad = [...document.querySelectorAll('*')].filter((one) => [...one.attributes].some((a) =>
-    (/^on/i.test(a.name) && a.value.includes('fired')) || (/^(href|src|action|data)$/i.test(a.name) && /^\\s*(javascript:|http:..canary)/i.test(a.value))));
+    (/^on/i.test(a.name) && a.value.includes('fired')) || (!(one.matches('.ls-text a') && /^http/i.test(a.value)) && /^(href|src|action|data)$/i.test(a.name) && /^\\s*(javascript:|http:..canary)/i.test(a.value))));
   const scripts = [...document.scripts].filter((one) => one.textContent.includes('window.fired('));
   const words = document.body.textContent + [...document.querySelectorAll('textarea, input')].map((one) => one.value).join(' ');
   return [window.hits, [...bad, ...scripts].map((one) => one.outerHTML.slice(0, 200)), words.includes('window.fired(')];

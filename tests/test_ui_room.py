@@ -381,3 +381,11 @@ def test_a_run_is_shared_with_all_and_stays_its_owners(in_class):
             act(bob, "of-ada", "")
     ROOM.act(ada, "of-ada", "", Click("share"))
     assert not run.shared() and "of-ada" not in ROOM.look(bob, "of-ada", "")[2]
+
+
+def test_a_lesson_shows_no_picture_and_no_html_and_keeps_its_links(home):
+    text = "![seen](http://there.invalid/a.png) <img src=x> [more](https://there.invalid)"
+    lessons.keep("far", f"---\ntitle: Far\nsteps:\n  - tab: tokens\n---\n## One\n{text}\n".encode())
+    html = lesson_bar.bar({"lesson": "far", "step": "1"})
+    assert "<img" not in html and "&lt;img src=x&gt;" in html
+    assert '<a href="https://there.invalid">more</a>' in html

@@ -18,7 +18,8 @@ PARTS = {  # what a link may hide besides single widgets: name -> CSS selector
     "code": ".lab-code",
     "more": ".lab-quiet",
 }
-markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+# no HTML, and no pictures: every visitor's browser would fetch them from wherever the file says
+markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 
 
 def selectors(views: Sequence[View]) -> dict[str, str]:
